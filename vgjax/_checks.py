@@ -1,0 +1,91 @@
+"""The sentence that a wrong argument is answered with.
+
+Each check names the argument, what it must be and what it is. Shapes, types and
+static options only: values are traced, and a bad one reads NaN or -inf as the
+docstring of the function says.
+"""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+X64_REMEDIES = (
+    "call jax.config.update('jax_enable_x64', True) before anything else, "
+    "or run inside `with jax.enable_x64(True):`"
+)
+
+
+def shape(x: Any, name: str, spec: str, **sizes: int) -> dict[str, int]:
+    """Match ``x.shape`` against a spec such as "T N N" and return the sizes.
+
+    A symbol met twice, or already in `sizes`, must have the same size, and no
+    size may be zero.
+    """
+    symbols = spec.split()
+    found = jnp.shape(x)
+    bound = dict(sizes)
+    fits = len(found) == len(symbols) and all(
+        bound.setdefault(symbol, n) == n and n > 0
+        for symbol, n in zip(symbols, found, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(f"{s}={sizes[s]}" if s in sizes else s for s in symbols)
+        comma = "," if len(symbols) == 1 else ""
+        msg = (
+            f"Argument `{name}` must have shape ({wanted}{comma}) with no size zero, "
+            f"but has shape {found}."
+        )
+        raise ValueError(msg)
+    return bound
+
+
+def real_floating(x: Any, name: str) -> np.dtype:
+    """Return the dtype of x if it is float32 or float64, and refuse any other."""
+    dtype = jnp.result_type(x)
+    if dtype not in (jnp.float32, jnp.float64):
+        msg = (
+            f"Argument `{name}` must be real with dtype float32 or float64, "
+            f"but has dtype {dtype}."
+        )
+        raise TypeError(msg)
+    return dtype
+
+
+def floating_dtype(dtype: Any, name: str) -> np.dtype:
+    """Return `dtype` if it is float32, or float64 and that is really available."""
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        msg = f"Argument `{name}` must be float32 or float64, but is {dtype}."
+        raise TypeError(msg)
+    if dtype == np.float64 and jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        msg = (
+            f"Argument `{name}` must be float32 while JAX's 64-bit mode is off, but is "
+            f"float64. To have float64, {X64_REMEDIES}."
+        )
+        raise ValueError(msg)
+    return dtype
+
+
+def same_dtype(x: Any, name: str, dtype: np.dtype) -> None:
+    """Refuse an array of another dtype."""
+    found = jnp.result_type(x)
+    if found != dtype:
+        msg = f"Argument `{name}` must have dtype {dtype}, but has dtype {found}."
+        raise TypeError(msg)
+
+
+def whole(n: Any, name: str, low: int, high: int | None = None) -> int:
+    """Return n if it is a whole number from `low` to `high`."""
+    try:
+        n = operator.index(n)
+    except TypeError:
+        msg = f"Argument `{name}` must be a whole number, but is {n!r}."
+        raise TypeError(msg) from None
+    if n < low or (high is not None and n > high):
+        upper = "" if high is None else f" and at most {high}"
+        msg = f"Argument `{name}` must be at least {low}{upper}, but is {n}."
+        raise ValueError(msg)
+    return n
