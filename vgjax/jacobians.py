@@ -1,0 +1,144 @@
+"""Jacobians of a step along its trajectory.
+
+``J_t = d s_t / d s_{t-1}``, row = output; the propagator
+``Phi(t, s) = J_t ... J_{s+1}`` has the newest factor on the left.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+
+from vgjax._typing import Carry, Inputs, Step
+from vgjax.trajectories import first, flat_step, prepare
+
+
+def state_jacobian(step: Step, carry: Carry, x=None) -> Float[Array, "N N"]:
+    """Return how the next state moves with the present one.
+
+    Args:
+      step: ``step(carry, x) -> (carry, y)``, as for `vgjax.rollout`.
+      carry: where to differentiate; N numbers.
+      x: the inputs of this one step, without a time axis.
+
+    Returns:
+      (N, N). Entry i, j is the derivative of coordinate i of the next state by
+      coordinate j of the present one.
+
+    Raises:
+      As `vgjax.rollout` does.
+    """
+    inputs = jax.tree.map(lambda a: jnp.asarray(a)[None], x)
+    return state_jacobians(step, carry, inputs, length=1)[0]
+
+
+def state_jacobians(
+    step: Step, carry: Carry, inputs: Inputs = None, *, length: int | None = None
+) -> Float[Array, "T N N"]:
+    """Return the state Jacobian of every step of a trajectory.
+
+    Costs N backward passes through the step at each time, run as one batch. The stack
+    takes T N^2 numbers; `vgjax.jacobian_spectrum` never holds it.
+
+    Args:
+      step: as for `vgjax.rollout`.
+      carry: initial carry; N numbers.
+      inputs: (T, D) or a PyTree with time along the leading axis, or None.
+      length: T, needed where there are no inputs.
+
+    Returns:
+      (T, N, N). ``[t]`` maps changes of ``states[t]`` to changes of ``states[t + 1]``,
+      row = output.
+
+    Raises:
+      As `vgjax.rollout` does.
+    """
+    return _state_jacobians(*prepare(step, carry, inputs, length))
+
+
+def input_jacobians(step: Step, carry: Carry, inputs: Inputs) -> Float[Array, "T N D"]:
+    """Return how each state moves with the inputs of the step that led to it.
+
+    Args:
+      step: as for `vgjax.rollout`.
+      carry: initial carry; N numbers.
+      inputs: (T, D), or a PyTree whose leaves hold D numbers a step, in
+        `ravel_pytree` order.
+
+    Returns:
+      (T, N, D). ``[t, i, j]`` is the derivative of coordinate i of ``states[t + 1]`` by
+      number j of ``inputs[t]``, with ``states[t]`` held fixed.
+
+    Raises:
+      As `vgjax.rollout` does.
+    """
+    return _input_jacobians(*prepare(step, carry, inputs, None))
+
+
+def propagator(
+    step: Step, carry: Carry, inputs: Inputs = None, *, length: int | None = None
+) -> Float[Array, "N N"]:
+    """Return how the last state moves with the first: `jax.jacrev` of the whole scan.
+
+    This is the definition, and what everything else is tested against where T is
+    small. For long T its entries overflow or vanish and its small singular values are
+    noise; use `vgjax.jacobian_spectrum`.
+
+    Args:
+      step: as for `vgjax.rollout`.
+      carry: initial carry; N numbers.
+      inputs: (T, D) or a PyTree with time along the leading axis, or None.
+      length: T, needed where there are no inputs.
+
+    Returns:
+      (N, N), row = output: ``Phi(T, 0) = J_T ... J_2 J_1``.
+
+    Raises:
+      As `vgjax.rollout` does.
+    """
+    return _propagator(*prepare(step, carry, inputs, length))
+
+
+def advance_with_jacobian(flat):
+    """Make ``(state, x) -> (next state, J)`` of ``flat(state, x) -> (state, y)``."""
+
+    def twice(state, x):
+        new, _ = flat(state, x)
+        return new, new
+
+    def advance(state, x):
+        J, new = jax.jacrev(twice, has_aux=True)(state, x)
+        return new, J
+
+    return advance
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _state_jacobians(frozen, weights, carry, inputs, T):
+    flat, state, _ = flat_step(frozen, weights, carry, first(inputs))
+    return jax.lax.scan(advance_with_jacobian(flat), state, inputs, length=T)[1]
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _input_jacobians(frozen, weights, carry, inputs, T):
+    flat, state, _ = flat_step(frozen, weights, carry, first(inputs))
+    unravel = ravel_pytree(first(inputs))[1]
+    by_input = jax.jacrev(lambda x, state: flat(state, unravel(x))[0])
+
+    def advance(state, x):
+        return flat(state, x)[0], by_input(ravel_pytree(x)[0], state)
+
+    return jax.lax.scan(advance, state, inputs, length=T)[1]
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _propagator(frozen, weights, carry, inputs, T):
+    flat, state, _ = flat_step(frozen, weights, carry, first(inputs))
+
+    def last(state):
+        return jax.lax.scan(flat, state, inputs, length=T)[0]
+
+    return jax.jacrev(last)(state)

@@ -1,0 +1,259 @@
+"""A step under `jax.lax.scan`: its trajectory, and the state as one flat vector.
+
+The state is the flat form of the carry, in `jax.flatten_util.ravel_pytree` order; for
+the ``(c, h)`` of a Flax LSTM it is [c; h], and N is twice the number of features.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from vgjax import _checks
+from vgjax._typing import Carry, Inputs, Step
+
+
+class Trajectory(NamedTuple):
+    """What a step went through."""
+
+    states: Array  # (T+1, N) flat states, the initial one first
+    outputs: Any  # the outputs y, each leaf (T, ...)
+    carry: Carry  # the last carry
+
+
+def rollout(
+    step: Step, carry: Carry, inputs: Inputs = None, *, length: int | None = None
+) -> Trajectory:
+    """Run a step over inputs and keep every state.
+
+    Args:
+      step: ``step(carry, x) -> (carry, y)``: a Flax nnx cell, one of `vgjax.cells`, or
+        a plain function (a new function object is compiled anew).
+      carry: initial carry, a PyTree of real floating arrays of one dtype, N numbers.
+      inputs: (T, D), or a PyTree of floating arrays with time along the leading axis.
+        None for a step without inputs, which is called with x = None.
+      length: T, needed where there are no inputs.
+
+    Returns:
+      `Trajectory`: states (T+1, N), of which ``states[0]`` is the initial one, outputs
+      (T, ...) and the last carry.
+
+    Raises:
+      ValueError: neither inputs nor length, or they disagree, or T = 0; the step
+        returns a carry of another structure, shape or dtype.
+      TypeError: a leaf of the carry or the inputs is not real and floating.
+
+    Examples:
+      >>> import jax.numpy as jnp, vgjax
+      >>> halve = lambda h, x: (0.5 * h + x, h)
+      >>> vgjax.rollout(halve, jnp.array([8.0]), jnp.zeros((3, 1))).states
+      Array([[8.],
+             [4.],
+             [2.],
+             [1.]], dtype=float32)
+    """
+    return _rollout(*prepare(step, carry, inputs, length))
+
+
+class Prepared(NamedTuple):
+    """Checked arguments, ready for a jitted function that takes T as static."""
+
+    frozen: "FrozenStep"
+    weights: Any
+    carry: Carry
+    inputs: Inputs
+    T: int
+
+
+@dataclass(frozen=True)
+class FrozenStep:
+    """All of a step that is not an array; hashable, so that `jit` knows it again."""
+
+    treedef: Any
+    leaves: tuple  # arrays have left an _Array in their place
+
+    def __call__(self, weights, carry, x):
+        """Take the step, with products at full precision also in the cell itself."""
+        with jax.default_matmul_precision("highest"):
+            return _call(self, weights, carry, x)
+
+
+class _Array(NamedTuple):
+    index: int
+
+
+# Jitted so that a spectrum after a rollout does not run the user's Python again.
+@partial(jax.jit, static_argnums=0, inline=True)
+def _call(frozen, weights, carry, x):
+    leaves = [
+        weights[leaf.index] if isinstance(leaf, _Array) else leaf
+        for leaf in frozen.leaves
+    ]
+    step = jax.tree.unflatten(frozen.treedef, leaves)
+    result = step(carry, x)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        msg = (
+            f"Argument `step` must return the pair (carry, y), "
+            f"but returns {type(result).__name__}."
+        )
+        raise TypeError(msg)
+    return result
+
+
+def prepare(step: Step, carry: Carry, inputs: Inputs, length: int | None) -> Prepared:
+    """Check what a user gave, and split the step into its arrays and the rest."""
+    T = _number_of_steps(inputs, length)
+    inputs = jax.tree.map(jnp.asarray, inputs)
+    frozen, weights = _split(step)
+    return Prepared(frozen, weights, checked_carry(carry), inputs, T)
+
+
+def checked_carry(carry: Carry) -> Carry:
+    """Carry as arrays, refused where a leaf is not real and floating."""
+    leaves = jax.tree_util.tree_leaves_with_path(carry)
+    for path, leaf in leaves:
+        _checks.real_floating(leaf, f"carry{jax.tree_util.keystr(path)}")
+    carry = jax.tree.map(jnp.asarray, carry)
+    dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(carry)})
+    if len(dtypes) > 1:
+        msg = (
+            f"Argument `carry` must have leaves of one dtype, "
+            f"but has {' and '.join(dtypes)}."
+        )
+        raise TypeError(msg)
+    if sum(leaf.size for leaf in jax.tree.leaves(carry)) == 0:
+        msg = "Argument `carry` must hold at least one number, but is empty."
+        raise ValueError(msg)
+    return carry
+
+
+def flat_step(frozen: FrozenStep, weights: Any, carry: Carry, x: Any):
+    """Return the step on flat states, ``(state, x) -> (state, y)``, and the state.
+
+    Runs while `jit` traces: it is here, once for each set of shapes, that the carry
+    the step returns is compared with the one it was given.
+    """
+    taken, _ = jax.eval_shape(partial(frozen, weights), carry, x)
+    _check_carry_is_kept(carry, taken)
+    state, unravel = ravel_pytree(carry)
+
+    def flat(state, x):
+        carry, y = frozen(weights, unravel(state), x)
+        return ravel_pytree(carry)[0], y
+
+    return flat, state, unravel
+
+
+def first(inputs: Inputs) -> Any:
+    """The inputs of the first step."""
+    return jax.tree.map(lambda a: a[0], inputs)
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _rollout(frozen, weights, carry, inputs, T):
+    flat, state, unravel = flat_step(frozen, weights, carry, first(inputs))
+
+    def advance(state, x):
+        new, y = flat(state, x)
+        return new, (new, y)
+
+    last, (states, outputs) = jax.lax.scan(advance, state, inputs, length=T)
+    states = jnp.concatenate([state[None], states])
+    return Trajectory(states, outputs, unravel(last))
+
+
+def _split(step: Step) -> tuple[FrozenStep, list]:
+    leaves, treedef = jax.tree.flatten(step)
+    weights, kept = [], []
+    for leaf in leaves:
+        if isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int, complex)):
+            kept.append(_Array(len(weights)))
+            weights.append(leaf)
+        else:
+            kept.append(leaf)
+    if not callable(step):
+        msg = (
+            f"Argument `step` must be callable as step(carry, x), "
+            f"but is {type(step).__name__}."
+        )
+        raise TypeError(msg)
+    frozen = FrozenStep(treedef, tuple(kept))
+    try:
+        hash(frozen)
+    except TypeError:
+        msg = (
+            f"Argument `step` must be hashable or a PyTree of arrays, but "
+            f"{type(step).__name__} is neither; wrap it with vgjax.cells.from_function."
+        )
+        raise TypeError(msg) from None
+    return frozen, weights
+
+
+def _number_of_steps(inputs: Inputs, length: int | None) -> int:
+    if length is not None:
+        length = _checks.whole(length, "length", 1)
+    leaves = jax.tree_util.tree_leaves_with_path(inputs)
+    if not leaves:
+        if length is None:
+            msg = (
+                "Argument `length` must be given where there are no `inputs`, "
+                "but both are None."
+            )
+            raise ValueError(msg)
+        return length
+    for path, leaf in leaves:
+        name = f"inputs{jax.tree_util.keystr(path)}"
+        _checks.real_floating(leaf, name)
+        shape = jnp.shape(leaf)
+        if not shape or shape[0] == 0:
+            msg = (
+                f"Argument `{name}` must have time along its leading axis, at least "
+                f"one step, but has shape {shape}."
+            )
+            raise ValueError(msg)
+        T = shape[0] if length is None else length
+        if shape[0] != T:
+            msg = (
+                f"Argument `{name}` must have {T} steps along its leading axis, as "
+                f"`length` says, but has shape {shape}."
+            )
+            raise ValueError(msg)
+        length = T
+    return length
+
+
+def _check_carry_is_kept(given: Carry, taken: Carry) -> None:
+    before, after = jax.tree.structure(given), jax.tree.structure(taken)
+    if before != after:
+        msg = (
+            f"Argument `step` must return a carry of the structure it is given, "
+            f"{before}, but returns {after}."
+        )
+        raise ValueError(msg)
+    new = jax.tree.leaves(taken)
+    for (path, old), now in zip(
+        jax.tree_util.tree_leaves_with_path(given), new, strict=True
+    ):
+        if old.shape != now.shape or old.dtype != now.dtype:
+            msg = (
+                f"Argument `step` must return a carry of the shapes and dtypes it is "
+                f"given, but carry{jax.tree_util.keystr(path)} goes in as "
+                f"{old.dtype}{list(old.shape)} and comes out as "
+                f"{now.dtype}{list(now.shape)}.{_advice(old, now)}"
+            )
+            raise ValueError(msg)
+
+
+def _advice(old, now) -> str:
+    if old.shape != now.shape:
+        return ""
+    return (
+        f" Give `carry` and `inputs` the dtype that the cell computes in, {now.dtype}, "
+        f"or build the cell for {old.dtype}: nnx.SimpleCell computes in float32 unless "
+        f"it is given dtype=, the other cells follow dtype= and param_dtype=."
+    )
