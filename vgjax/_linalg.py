@@ -72,15 +72,16 @@ def descending(key: Array) -> Array:
     return jnp.argsort(key, descending=True, stable=True)
 
 
-def row_sorted_qr(matrix: Array) -> tuple[Array, Array]:
-    """QR by Householder reflections, the rows taken from largest to smallest.
+def row_sorted_qr(matrix: Array) -> tuple[Array, Array, Array]:
+    """Q, R and the sizes of the rows, taken from largest to smallest.
 
     In this order the relative accuracy of small rows survives (Cox & Higham,
     BIT 38, 34 (1998)); LAPACK takes them as they come and loses it.
     """
-    rows = descending(jnp.max(jnp.abs(matrix), axis=1))
+    size = jnp.max(jnp.abs(matrix), axis=1)
+    rows = descending(size)
     Q, R = jnp.linalg.qr(matrix[rows])
-    return jnp.zeros_like(Q).at[rows].set(Q), R
+    return jnp.zeros_like(Q).at[rows].set(Q), R, size[rows]
 
 
 class PivotedQR(NamedTuple):

@@ -172,19 +172,20 @@ def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
     unsorted = jnp.any(scale[1:] > jax.lax.cummin(scale)[:-1] + _SLACK)
     uneven = jnp.min(row_size) < _few_digits(dtype) * jnp.max(row_size)
     Q, R, columns, pivot_row_size = jax.lax.cond(
-        any_in_batch(unsorted | uneven), _sorted_qr, _plain_qr, image, scale, row_size
+        any_in_batch(unsorted | uneven), _sorted_qr, _plain_qr, image, scale
     )
     scale = scale[columns]
     quick = _Factors(Q, *_scaled_triangle(R, scale), columns)
 
     # Round-off in R_jj is magnified by small pivots before it, and counts for more in
     # a column that is small because it cancelled. Taken too large this costs time.
-    share = jnp.abs(jnp.diagonal(R)) / pivot_row_size
+    # A row of zeros has an exact zero for its pivot, which is no round-off.
+    share = jnp.abs(jnp.diagonal(R)) / jnp.where(pivot_row_size > 0, pivot_row_size, 1)
+    share = jnp.where(pivot_row_size > 0, share, 1)
     before = jax.lax.cummin(jnp.concatenate([jnp.ones(1, dtype), share[:-1]]))
     left_over = jnp.max(jnp.abs(raw), axis=0) / jnp.max(jnp.abs(basis), axis=0)
     noise = 2 * roundoff(matrix.shape[0], dtype)
     noise = noise / jnp.minimum(before, 1) / jnp.minimum(left_over[columns], 1)
-    # Strictly below: the exact zero of a row of zeros is no round-off.
     weak = share < jnp.minimum(noise, float(jnp.finfo(dtype).eps) ** 0.5)
     alive = exponents > _ANNIHILATED // 2
     column_size = jnp.max(jnp.abs(matrix), axis=0)
@@ -229,15 +230,15 @@ def _factored_with_care(matrix: Array, basis: Array, exponents: Array) -> _Facto
     return _Factors(matmul(first.Q, second.Q), *M, second.columns)
 
 
-def _sorted_qr(image, scale, row_size):
+def _sorted_qr(image, scale):
     columns = descending(scale)
-    Q, R = row_sorted_qr(image[:, columns])
-    return Q, R, columns, jnp.sort(row_size, descending=True)
+    Q, R, row_size = row_sorted_qr(image[:, columns])
+    return Q, R, columns, row_size
 
 
-def _plain_qr(image, scale, row_size):
+def _plain_qr(image, scale):
     Q, R = jnp.linalg.qr(image)
-    largest = jnp.full_like(row_size, jnp.max(row_size))
+    largest = jnp.full(len(scale), jnp.max(jnp.abs(image)))
     return Q, R, jnp.arange(len(scale)), largest
 
 
