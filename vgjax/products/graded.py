@@ -210,24 +210,34 @@ def _factored_with_care(matrix: Array, basis: Array, exponents: Array) -> _Facto
     away. Its own pivoted QR first turns their sizes into sizes of rows, which the
     product with the basis keeps, row by row.
     """
-    N = matrix.shape[0]
-    smallest = roundoff(N, matrix.dtype)
-    even, size = _columns_near_one(matrix, jnp.zeros(N, jnp.int32))
-    noise = smallest * jnp.max(jnp.abs(even), axis=1)
-    first = pivoted_qr(even, size, jnp.broadcast_to(noise[:, None], even.shape))
-    R = first.R * power_of_two(size[first.columns], matrix.dtype)[None, :]
-    basis = basis[first.columns]
-    image, noise = matmul(R, basis), smallest * matmul(jnp.abs(R), jnp.abs(basis))
-    image = jnp.where(jnp.all(jnp.abs(image) <= noise, axis=0)[None, :], 0, image)
-    shift = jnp.where(
-        jnp.any(image != 0, axis=0), -exponent(jnp.max(jnp.abs(image), 0)), 0
+    N, dtype = matrix.shape[0], matrix.dtype
+    smallest = roundoff(N, dtype)
+
+    def stage(carry, basis_and_exponents):
+        Q, R, columns = carry
+        basis, exponents = basis_and_exponents
+        basis = basis[columns]
+        image, noise = matmul(R, basis), smallest * matmul(jnp.abs(R), jnp.abs(basis))
+        image = jnp.where(jnp.all(jnp.abs(image) <= noise, axis=0)[None, :], 0, image)
+        size = jnp.max(jnp.abs(image), axis=0)
+        shrink = power_of_two(jnp.where(size == 0, 0, -exponent(size)), dtype)[None, :]
+        even, scale = _columns_near_one(image, exponents)
+        row_noise = smallest * jnp.max(jnp.abs(even), axis=1)
+        noise = jnp.maximum(noise * shrink, row_noise[:, None])
+        new = pivoted_qr(even, scale, noise)
+        scale = scale[new.columns]
+        sized = new.R * power_of_two(scale, dtype)[None, :]
+        return (matmul(Q, new.Q), sized, new.columns), (new.R, scale)
+
+    eye = jnp.eye(N, dtype=dtype)
+    # The matrix itself, then its product with the basis: one loop, compiled once.
+    stages = (
+        jnp.stack([eye, basis]),
+        jnp.stack([jnp.zeros_like(exponents), exponents]),
     )
-    image, scale = _columns_near_one(image, exponents)
-    noise = noise * power_of_two(shift, noise.dtype)[None, :]
-    row_noise = smallest * jnp.max(jnp.abs(image), axis=1)
-    second = pivoted_qr(image, scale, jnp.maximum(noise, row_noise[:, None]))
-    M = _scaled_triangle(second.R, scale[second.columns])
-    return _Factors(matmul(first.Q, second.Q), *M, second.columns)
+    start = (eye, matrix, jnp.arange(N))
+    (Q, _, columns), (R, scale) = jax.lax.scan(stage, start, stages)
+    return _Factors(Q, *_scaled_triangle(R[1], scale[1]), columns)
 
 
 def _sorted_qr(image, scale):

@@ -191,15 +191,14 @@ def _by_windows(read, frame: Couplings, start):
         return jax.tree.map(lambda new, old: jnp.where(keep, new, old), seen, found)
 
     def window_if_needed(k, found):
-        needed = last > (k - 1) * core + span
+        needed = (k == 0) | (last > (k - 1) * core + span)
         see = any_in_batch(needed)
         return jax.lax.cond(see, lambda f: window(k, f), lambda f: f, found)
 
     windows = -(-((N - 3) * margin) // core)
-    found = window(0, start)
-    if windows > 1:
-        found = jax.lax.fori_loop(1, windows, window_if_needed, found)
-    return found
+    if windows <= 1:
+        return window(0, start)
+    return jax.lax.fori_loop(0, windows, window_if_needed, start)
 
 
 def _window(frame: Couplings, depth: Array) -> Array:
