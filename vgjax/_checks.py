@@ -44,7 +44,7 @@ def shape(x: Any, name: str, spec: str, **sizes: int) -> dict[str, int]:
 
 def real_floating(x: Any, name: str) -> np.dtype:
     """Return the dtype of x if it is float32 or float64, and refuse any other."""
-    dtype = jnp.result_type(x)
+    dtype = np.dtype(jnp.result_type(x))
     if dtype not in (jnp.float32, jnp.float64):
         msg = (
             f"Argument `{name}` must be real with dtype float32 or float64, "
@@ -56,17 +56,17 @@ def real_floating(x: Any, name: str) -> np.dtype:
 
 def floating_dtype(dtype: Any, name: str) -> np.dtype:
     """Return `dtype` if it is float32, or float64 and that is really available."""
-    dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64):
-        msg = f"Argument `{name}` must be float32 or float64, but is {dtype}."
+    found = np.dtype(dtype)
+    if found not in (np.float32, np.float64):
+        msg = f"Argument `{name}` must be float32 or float64, but is {found}."
         raise TypeError(msg)
-    if dtype == np.float64 and jax.dtypes.canonicalize_dtype(dtype) != dtype:
+    if found == np.float64 and jax.dtypes.canonicalize_dtype(found) != found:
         msg = (
             f"Argument `{name}` must be float32 while JAX's 64-bit mode is off, but is "
             f"float64. To have float64, {X64_REMEDIES}."
         )
         raise ValueError(msg)
-    return dtype
+    return found
 
 
 def same_dtype(x: Any, name: str, dtype: np.dtype) -> None:

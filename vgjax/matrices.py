@@ -105,16 +105,16 @@ def normal(
     # On the host: how many are real decides the shape of the blocks.
     values = np.asarray(eigenvalues)
     _checks.shape(values, "eigenvalues", "N")
-    dtype = jnp.result_type(values.real)
+    dtype = jnp.result_type(np.real(values))
     if dtype not in (jnp.float32, jnp.float64):
         msg = (
             "Argument `eigenvalues` must be float32, float64, complex64 or complex128, "
             f"but has dtype {values.dtype}."
         )
         raise TypeError(msg)
-    real = values[values.imag == 0].real
-    upper = np.sort(values[values.imag > 0])
-    lower = np.sort(values[values.imag < 0].conj())
+    real = np.real(values[np.imag(values) == 0])
+    upper = np.sort(values[np.imag(values) > 0])
+    lower = np.sort(values[np.imag(values) < 0].conj())
     if not np.array_equal(upper, lower):
         msg = (
             "Argument `eigenvalues` must have with every complex entry its exact "
@@ -122,7 +122,9 @@ def normal(
             "below it."
         )
         raise ValueError(msg)
-    pairs = _pair_blocks(jnp.asarray(upper.real, dtype), jnp.asarray(upper.imag, dtype))
+    pairs = _pair_blocks(
+        jnp.asarray(np.real(upper), dtype), jnp.asarray(np.imag(upper), dtype)
+    )
     B = jax.scipy.linalg.block_diag(jnp.diag(jnp.asarray(real, dtype)), pairs)
     Q = jax.random.orthogonal(key, len(values), dtype=dtype)
     return matmul(matmul(Q, B), Q.T)

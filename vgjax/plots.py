@@ -8,6 +8,7 @@ it hides nothing. What has no logarithm to draw is left out and counted.
 
 from typing import Any
 
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from jax import Array
@@ -101,16 +102,25 @@ def eigenvalues(W: Float[Array | np.ndarray, "N N"], *, ax: Axes | None = None) 
       ValueError: `W` is not a square matrix.
       TypeError: `W` is not float32 or float64.
     """
-    values = np.asarray(ordered_eigenvalues(W))
+    values = np.asarray(ordered_eigenvalues(jnp.asarray(W)))
     radius = np.abs(values).max()
     ax = _axes(ax)
     circle = np.exp(1j * np.linspace(0, 2 * np.pi, 361))
     unit, around = circle, radius * circle
-    ax.plot(unit.real, unit.imag, linestyle="--", label="unit circle", **_REFERENCE)
+    ax.plot(
+        np.real(unit), np.imag(unit), linestyle="--", label="unit circle", **_REFERENCE
+    )
     dotted = {**_REFERENCE, "linestyle": ":", "linewidth": 1.6, "color": "0.15"}
-    ax.plot(around.real, around.imag, label=f"spectral radius {radius:.4g}", **dotted)
+    ax.plot(
+        np.real(around),
+        np.imag(around),
+        label=f"spectral radius {radius:.4g}",
+        **dotted,
+    )
     dots = {"markerfacecolor": "#6baed6", "markeredgecolor": "0.2", "markersize": 5}
-    ax.plot(values.real, values.imag, "o", label="eigenvalues", zorder=2, **dots)
+    ax.plot(
+        np.real(values), np.imag(values), "o", label="eigenvalues", zorder=2, **dots
+    )
     ax.set(xlabel="Re λ", ylabel="Im λ")
     ax.set_aspect("equal", adjustable="datalim")
     return _with_legend(ax)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from vgjax import _checks
 from vgjax._typing import Carry, Inputs, Step
@@ -111,7 +112,7 @@ def growth_rates(spectrum: Spectrum, *, burn_in: int = 0) -> Rates:
         spectrum.log_singular_values, "spectrum.log_singular_values", "R N"
     )["R"]
     used = spectrum.steps > burn_in
-    if R < 2 or (not isinstance(used, jax.core.Tracer) and used.sum() < 2):
+    if R < 2 or (not isinstance(used, Tracer) and used.sum() < 2):
         msg = (
             f"Argument `burn_in` must leave at least two records of `spectrum`, "
             f"but is {burn_in} for a spectrum of {R} records."

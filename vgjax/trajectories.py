@@ -197,16 +197,7 @@ def _split(step: Step) -> tuple[FrozenStep, list]:
 def _number_of_steps(inputs: Inputs, length: int | None) -> int:
     if length is not None:
         length = _checks.whole(length, "length", 1)
-    leaves = jax.tree_util.tree_leaves_with_path(inputs)
-    if not leaves:
-        if length is None:
-            msg = (
-                "Argument `length` must be given where there are no `inputs`, "
-                "but both are None."
-            )
-            raise ValueError(msg)
-        return length
-    for path, leaf in leaves:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(inputs):
         name = f"inputs{jax.tree_util.keystr(path)}"
         _checks.real_floating(leaf, name)
         shape = jnp.shape(leaf)
@@ -224,6 +215,12 @@ def _number_of_steps(inputs: Inputs, length: int | None) -> int:
             )
             raise ValueError(msg)
         length = T
+    if length is None:
+        msg = (
+            "Argument `length` must be given where there are no `inputs`, "
+            "but both are None."
+        )
+        raise ValueError(msg)
     return length
 
 

@@ -105,8 +105,15 @@ def log_svd(product: GradedProduct) -> LogSVD:
     frame = _couplings(product, L)
     eye = jnp.eye(len(L), dtype=L.dtype)
     left, right = _by_windows(lambda *w: _window_vectors(frame, *w), frame, (eye, eye))
-    right = matmul(matmul(product.rotation, Q), right)
+    right = matmul(matmul(_rotation(product), Q), right)
     return LogSVD(matmul(product.left, left), values, right)
+
+
+def _rotation(product: GradedProduct) -> Array:
+    if product.rotation is None:
+        msg = "Argument `product` must carry its rotation, but holds values only."
+        raise ValueError(msg)
+    return product.rotation
 
 
 def couplings(product: GradedProduct) -> Couplings:

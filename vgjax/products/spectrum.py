@@ -113,11 +113,11 @@ def tracked_spectrum(
     extend = push_unbalanced if every <= PUSHES_PER_BALANCE else push
 
     def step(state, x):
-        carry, product, log_det = state
+        carry, product, (high, low) = state
         carry, matrix = factor(carry, x[1])
         matrix = matrix.astype(dtype)
         product = extend(product, matrix)
-        log_det = add_compensated(*log_det, jnp.linalg.slogdet(matrix).logabsdet)
+        log_det = add_compensated(high, low, jnp.linalg.slogdet(matrix)[1])
         return (carry, product, log_det), None
 
     def record(state, xs):
