@@ -23,7 +23,7 @@ def telescoping(seed, log_scales):
 
 
 def cosines(T=500, N=6):
-    """Log scales of REFERENCES A3: 3 cos(t i) - i/2."""
+    """Log scales 3 cos(t i) - i/2, whose single steps differ from their mean."""
     t = np.arange(1, T + 1)[:, None]
     i = np.arange(1, N + 1)[None, :]
     return 3 * np.cos(t * i) - i / 2

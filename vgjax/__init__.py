@@ -1,7 +1,7 @@
 """Exact, time-resolved spectra of the Jacobian products of recurrent networks.
 
 A step is a pure callable PyTree ``step(carry, x) -> (carry, y)``; everything here is a
-function of ``(step, carry, inputs)`` or of a stack of matrices.
+function of ``(step, carry, inputs)``, of a stack of matrices, or of one matrix.
 
 | module | what it holds |
 | --- | --- |

@@ -42,13 +42,29 @@ def shape(x: Any, name: str, spec: str, **sizes: int) -> dict[str, int]:
     return bound
 
 
+def array(x: Any, name: str) -> jax.Array:
+    """Return x as an array, and refuse what cannot be one, such as a ragged list."""
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError):
+        msg = (
+            f"Argument `{name}` must be an array, or a list of equal shapes, "
+            f"but is {type(x).__name__}."
+        )
+        raise TypeError(msg) from None
+
+
 def real_floating(x: Any, name: str) -> np.dtype:
     """Return the dtype of x if it is float32 or float64, and refuse any other."""
-    dtype = np.dtype(jnp.result_type(x))
-    if dtype not in (jnp.float32, jnp.float64):
+    try:
+        dtype = np.dtype(jnp.result_type(x))
+        found = f"has dtype {dtype}"
+    except TypeError:
+        dtype, found = None, f"is {type(x).__name__}"
+    if dtype not in (np.float32, np.float64):
         msg = (
             f"Argument `{name}` must be real with dtype float32 or float64, "
-            f"but has dtype {dtype}."
+            f"but {found}."
         )
         raise TypeError(msg)
     return dtype
@@ -56,7 +72,10 @@ def real_floating(x: Any, name: str) -> np.dtype:
 
 def floating_dtype(dtype: Any, name: str) -> np.dtype:
     """Return `dtype` if it is float32, or float64 and that is really available."""
-    found = np.dtype(dtype)
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = repr(dtype)
     if found not in (np.float32, np.float64):
         msg = f"Argument `{name}` must be float32 or float64, but is {found}."
         raise TypeError(msg)
@@ -79,6 +98,10 @@ def same_dtype(x: Any, name: str, dtype: np.dtype) -> None:
 
 def whole(n: Any, name: str, low: int, high: int | None = None) -> int:
     """Return n if it is a whole number from `low` to `high`."""
+    # True is an index, and surely a mistake.
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        msg = f"Argument `{name}` must be a whole number, but is {n!r}."
+        raise TypeError(msg)
     try:
         n = operator.index(n)
     except TypeError:

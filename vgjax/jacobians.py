@@ -12,6 +12,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
+from vgjax import _checks
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.trajectories import first, flat_step, prepare
 
@@ -31,6 +32,8 @@ def state_jacobian(step: Step, carry: Carry, x=None) -> Float[Array, "N N"]:
     Raises:
       As `vgjax.rollout` does.
     """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(x):
+        _checks.real_floating(leaf, f"x{jax.tree_util.keystr(path)}")
     inputs = jax.tree.map(lambda a: jnp.asarray(a)[None], x)
     return state_jacobians(step, carry, inputs, length=1)[0]
 
@@ -75,6 +78,9 @@ def input_jacobians(step: Step, carry: Carry, inputs: Inputs) -> Float[Array, "T
     Raises:
       As `vgjax.rollout` does.
     """
+    if not jax.tree.leaves(inputs):
+        msg = f"Argument `inputs` must hold arrays, but is {inputs}."
+        raise ValueError(msg)
     return _input_jacobians(*prepare(step, carry, inputs, None))
 
 

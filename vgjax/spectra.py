@@ -53,7 +53,8 @@ def jacobian_spectrum(
     Raises:
       ValueError: as `vgjax.rollout` does; `every` outside 1..T; `dtype` is float64
         while JAX's 64-bit mode is off.
-      TypeError: as `vgjax.rollout` does, or `dtype` is neither.
+      TypeError: as `vgjax.rollout` does; `every` is no whole number; `dtype` is neither
+        float32 nor float64.
 
     Notes:
       Exact for the Jacobians as they are, to 1e-10 nats in float64; a cell whose
@@ -97,10 +98,12 @@ def growth_rates(spectrum: Spectrum, *, burn_in: int = 0) -> Rates:
     Returns:
       `Rates`: rate (N,) and its standard error (N,), nats per step. A value that is
       -inf in a record used has rate -inf and standard error NaN. Two records have a
-      slope but no standard error (NaN); under `jit`, fewer than two read NaN.
+      slope but no standard error (NaN); under `jit`, fewer than two after `burn_in`
+      read NaN. A value that is NaN in a record used reads NaN.
 
     Raises:
-      ValueError: fewer than two records lie after `burn_in`.
+      ValueError: `burn_in` is below 0, or fewer than two records lie after it.
+      TypeError: `burn_in` is no whole number.
 
     Notes:
       The standard error takes the deviations from the line as independent. They follow

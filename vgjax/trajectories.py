@@ -4,6 +4,7 @@ The state is the flat form of the carry, in `jax.flatten_util.ravel_pytree` orde
 the ``(c, h)`` of a Flax LSTM it is [c; h], and N is twice the number of features.
 """
 
+import inspect
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,7 +34,8 @@ def rollout(
 
     Args:
       step: ``step(carry, x) -> (carry, y)``: a Flax nnx cell, one of `vgjax.cells`, or
-        a plain function (a new function object is compiled anew).
+        a plain function (a new function object is compiled anew, and what it closes
+        over is frozen when it is first called: pass cells, not closures over them).
       carry: initial carry, a PyTree of real floating arrays of one dtype, N numbers.
       inputs: (T, D), or a PyTree of floating arrays with time along the leading axis.
         None for a step without inputs, which is called with x = None.
@@ -44,9 +46,11 @@ def rollout(
       (T, ...) and the last carry.
 
     Raises:
-      ValueError: neither inputs nor length, or they disagree, or T = 0; the step
-        returns a carry of another structure, shape or dtype.
-      TypeError: a leaf of the carry or the inputs is not real and floating.
+      ValueError: neither inputs nor length, or they disagree, or T = 0; the carry is
+        empty; the step returns a carry of another structure, shape or dtype.
+      TypeError: a leaf of the carry or the inputs is not float32 or float64, or the
+        carry has both; `length` is no whole number; the step is not callable, not
+        hashable, or does not return a pair.
 
     Examples:
       >>> import jax.numpy as jnp, vgjax
@@ -110,10 +114,10 @@ def prepare(step: Step, carry: Carry, inputs: Inputs, length: int | None) -> Pre
     T = _number_of_steps(inputs, length)
     inputs = jax.tree.map(jnp.asarray, inputs)
     frozen, weights = _split(step)
-    return Prepared(frozen, weights, checked_carry(carry), inputs, T)
+    return Prepared(frozen, weights, _checked_carry(carry), inputs, T)
 
 
-def checked_carry(carry: Carry) -> Carry:
+def _checked_carry(carry: Carry) -> Carry:
     """Carry as arrays, refused where a leaf is not real and floating."""
     leaves = jax.tree_util.tree_leaves_with_path(carry)
     for path, leaf in leaves:
@@ -133,7 +137,7 @@ def checked_carry(carry: Carry) -> Carry:
 
 
 def flat_step(frozen: FrozenStep, weights: Any, carry: Carry, x: Any):
-    """Return the step on flat states, ``(state, x) -> (state, y)``, and the state.
+    """Return ``flat(state, x) -> (state, y)``, the flat state, and its way back.
 
     Runs while `jit` traces: it is here, once for each set of shapes, that the carry
     the step returns is compared with the one it was given.
@@ -176,6 +180,18 @@ def _split(step: Step) -> tuple[FrozenStep, list]:
             weights.append(leaf)
         else:
             kept.append(leaf)
+    if inspect.ismethod(step):
+        msg = (
+            f"Argument `step` must be the cell or function itself, but is the bound "
+            f"method {step.__qualname__}, whose weights would be frozen at first use."
+        )
+        raise TypeError(msg)
+    if hasattr(step, "apply") and hasattr(step, "scope"):
+        msg = (
+            "Argument `step` must be called as step(carry, x), but is a Flax linen "
+            "module; give it its variables by vgjax.cells.from_linen."
+        )
+        raise TypeError(msg)
     if not callable(step):
         msg = (
             f"Argument `step` must be callable as step(carry, x), "
@@ -210,8 +226,8 @@ def _number_of_steps(inputs: Inputs, length: int | None) -> int:
         T = shape[0] if length is None else length
         if shape[0] != T:
             msg = (
-                f"Argument `{name}` must have {T} steps along its leading axis, as "
-                f"`length` says, but has shape {shape}."
+                f"Argument `{name}` must have {T} steps along its leading axis, like "
+                f"`length` or the inputs before it, but has shape {shape}."
             )
             raise ValueError(msg)
         length = T

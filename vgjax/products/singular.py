@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import any_in_batch, exponent, matmul, power_of_two
+from vgjax._linalg import any_in_batch, exponent, matmul, power_of_two, scaled
 from vgjax.products.graded import (
     PUSHES_PER_BALANCE,
     GradedProduct,
@@ -53,8 +53,9 @@ def _limits(dtype: jnp.dtype) -> _Limits:
     info = jnp.finfo(dtype)
     # Above 2^top dgesdd rescales (its BIGNUM), and its dqds squares what it is given:
     # values further down than `span` would underflow.
-    top = -info.minexp // 2 - info.nmant - 20
-    span = -info.minexp - info.nmant // 2 - 20
+    spare = 20  # bits, for the entries of L, which are near one but not one
+    top = -info.minexp // 2 - info.nmant - spare
+    span = -info.minexp - info.nmant // 2 - spare
     return _Limits(info.nmant + 1, span, top)
 
 
@@ -76,7 +77,8 @@ def log_singular_values(product: GradedProduct) -> Array:
       What a matrix annihilates is known by a remainder that is round-off. A direction
       that dies because the range of one singular factor meets the null space of a
       later one, as in the powers of a nilpotent matrix, is known only as well as that
-      range; it may be reported some 30 nats below the others (14 in float32) instead.
+      range. It may be missed: its value then drops by some 30 nats (14 in float32) in
+      one step and goes on from there, instead of reading -inf.
     """
     return values_of(couplings(by_size(product)))
 
@@ -84,7 +86,8 @@ def log_singular_values(product: GradedProduct) -> Array:
 def log_svd(product: GradedProduct) -> LogSVD:
     """Return the singular value decomposition of a product, values in logs.
 
-    Costs what `log_singular_values` does, and six QR more.
+    Costs what `log_singular_values` does, seven QR more, and each SVD once again with
+    vectors: O(N^3).
 
     Args:
       product: from `push` or `identity`.
@@ -93,7 +96,10 @@ def log_svd(product: GradedProduct) -> LogSVD:
       `LogSVD`: log values (N,) as `log_singular_values` gives, in nats and
       descending, and orthogonal matrices whose columns are the vectors. A pair of
       vectors is determined up to its common sign, equal values up to a rotation; those
-      of annihilated directions complete the two bases.
+      of annihilated directions complete the two bases. After a NaN all is NaN.
+
+    Raises:
+      ValueError: `product` holds values only: its `rotation` is None.
     """
     values = log_singular_values(product)
     # Three sweeps make the coupling of directions g bits apart 2^-6g or so: unlike the
@@ -103,8 +109,11 @@ def log_svd(product: GradedProduct) -> LogSVD:
     Q, R = jnp.linalg.qr(product.right.T)
     L = lower_factor(product, R)
     frame = _couplings(product, L)
+    frame = frame._replace(L=_without_distractions(frame))
     eye = jnp.eye(len(L), dtype=L.dtype)
-    left, right = _by_windows(lambda *w: _window_vectors(frame, *w), frame, (eye, eye))
+    left, right = _by_windows(
+        lambda depth, _: _window_vectors(frame, depth), frame, (eye, eye)
+    )
     right = matmul(matmul(_rotation(product), Q), right)
     return LogSVD(matmul(product.left, left), values, right)
 
@@ -160,7 +169,9 @@ def _without_distractions(frame: Couplings) -> Array:
     eps = float(jnp.finfo(L.dtype).eps)
     tiny = float(jnp.finfo(L.dtype).tiny)
     size = jnp.abs(L) / jnp.maximum(jnp.abs(jnp.diagonal(L)), tiny)[None, :]
-    # A coupling moves a value by its square, or, between equal values, by itself.
+    # A coupling moves a value by its square, or, between equal values, by itself. The
+    # fractions 16 and 64 are a heuristic: they leave the sum over a row below eps for
+    # N up to some hundreds.
     weak = (size < eps / 16) | ((size < eps**0.5 / 64) & (gap >= 2))
     return jnp.where(weak & ~jnp.eye(len(L), dtype=bool), 0, L)
 
@@ -173,9 +184,7 @@ def _swept(product: GradedProduct) -> GradedProduct:
 def _log(x: Array, e: Array) -> Array:
     """``log(x 2^e)``, rounded once: the powers of two are added as integers."""
     own = exponent(x)
-    half = -own // 2  # 2^-own itself overflows for the smallest x
-    mantissa = x * power_of_two(half, x.dtype) * power_of_two(-own - half, x.dtype)
-    return jnp.log(mantissa) + _LOG2 * (e + own).astype(x.dtype)
+    return jnp.log(scaled(x, -own)) + _LOG2 * (e + own).astype(x.dtype)
 
 
 def _by_windows(read, frame: Couplings, start):
@@ -202,6 +211,7 @@ def _by_windows(read, frame: Couplings, start):
         see = any_in_batch(needed)
         return jax.lax.cond(see, lambda f: window(k, f), lambda f: f, found)
 
+    # At most N - 1 margins deep, and the first window sees two more than its core.
     windows = -(-((N - 3) * margin) // core)
     if windows <= 1:
         return window(0, start)
@@ -219,15 +229,13 @@ def _window_values(frame: Couplings, depth: Array, first: Array) -> Array:
     return _log(values, frame.exponents + frame.depth - first - top)
 
 
-def _window_vectors(frame: Couplings, depth: Array, first: Array):
+def _window_vectors(frame: Couplings, depth: Array) -> tuple[Array, Array]:
     """Left and right vectors, as columns.
 
     By QR iteration: divide and conquer, the default, finds small values and their
     vectors only to eps times the largest.
     """
-    del first
     left, _, right = jax.lax.linalg.svd(
-        _window(frame._replace(L=_without_distractions(frame)), depth),
-        algorithm=jax.lax.linalg.SvdAlgorithm.QR,
+        _window(frame, depth), algorithm=jax.lax.linalg.SvdAlgorithm.QR
     )
     return left, right.T

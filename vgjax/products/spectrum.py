@@ -1,6 +1,7 @@
 """Exact singular values of every prefix or suffix of a sequence of matrices."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _checks
-from vgjax._linalg import add_compensated
+from vgjax._linalg import add_compensated, log_abs_det
 from vgjax.products.graded import (
     PUSHES_PER_BALANCE,
     absorb,
@@ -19,14 +20,15 @@ from vgjax.products.graded import (
 )
 from vgjax.products.singular import couplings, values_of
 
-# How many records are read in one batch of SVDs; memory grows with it.
+# Records are read in batches of SVDs, of the largest divisor of R up to this: memory
+# grows with it, and a remainder would be a second program to compile.
 _LARGEST_BATCH = 16
 
 
 class Spectrum(NamedTuple):
     """Singular values of a growing product, in logs."""
 
-    steps: Array  # (R,) int32, how many factors the product had
+    steps: Array  # (R,) int32, how many factors the product had; the lag, in reverse
     log_singular_values: Array  # (R, N) nats, descending along the last axis
     log_abs_det: Array  # (R,) nats, summed from the determinant of each factor
 
@@ -38,9 +40,10 @@ def product_spectrum(
 
     Row r belongs to $\Phi = A_t \cdots A_2 A_1$ with t = ``steps[r]``: the newest
     factor on the left, `matrices[0]` on the right. Every finite value is within 1e-10
-    nats (1e-3 in float32) of the truth for the given matrices, however far the values
-    are apart, as long as no single matrix is so ill-conditioned, beyond the different
-    sizes of its rows and columns, that its own rounding moves them more.
+    nats (1e-2 in float32) of the truth for the given matrices, or within a few ulps of
+    the largest, whichever is more, however far the values are apart; as long as no
+    single matrix is so ill-conditioned, beyond the different sizes of its rows and of
+    its columns, that its own rounding moves them more.
 
     Args:
       matrices: (T, N, N), row = output, first factor first; float32 or float64.
@@ -51,16 +54,23 @@ def product_spectrum(
 
     Returns:
       `Spectrum` with R = T // every rows. What a matrix annihilates reads -inf from
-      then on, in ``log_abs_det`` too. A matrix with NaN or inf makes that row and all
-      later ones NaN.
+      then on. ``log_abs_det`` is the sum of `slogdet` over the factors and knows
+      nothing of the singular values: the sum of these should agree with it. A matrix
+      with NaN or inf makes that row and all later ones NaN.
 
     Raises:
       ValueError: a shape is not (T, N, N) or has a zero, or `every` is outside 1..T.
-      TypeError: the dtype is not float32 or float64.
+      TypeError: the dtype is not float32 or float64; `every` is no whole number.
 
     Notes:
-      Costs about two QR factorisations a step, and one SVD a record: O(T N^3). Working
-      memory is O(N^2).
+      A matrix whose condition exceeds 1/eps for other reasons than the sizes of its
+      rows and columns cannot be told from a singular one and reads -inf too; products
+      of singular matrices may, on the other hand, lose a direction unnoticed (see
+      `log_singular_values`). Subnormal numbers count as zero, and where one column
+      mixes entries further apart than floats reach, so does the smaller.
+
+      Costs about two QR factorisations a step, and one SVD a record: O(T N^3). Beside
+      the matrices, and a copy of them for `reverse`, memory is O(N^2).
 
     Source:
       The idea of keeping a product as U D T is that of determinant quantum Monte
@@ -76,10 +86,10 @@ def product_spectrum(
       Array([[-132.6, -144.6],
              [-270.6, -283.9]], dtype=float32)
     """
+    matrices = _checks.array(matrices, "matrices")
     sizes = _checks.shape(matrices, "matrices", "T N N")
     dtype = _checks.real_floating(matrices, "matrices")
     every = _checks.whole(every, "every", 1, sizes["T"])
-    matrices = jnp.asarray(matrices)
     if reverse:
         # Suffixes of A are prefixes of the transposed factors in reversed order.
         matrices = jnp.swapaxes(matrices[::-1], 1, 2)
@@ -117,7 +127,7 @@ def tracked_spectrum(
         carry, matrix = factor(carry, x[1])
         matrix = matrix.astype(dtype)
         product = extend(product, matrix)
-        log_det = add_compensated(high, low, jnp.linalg.slogdet(matrix)[1])
+        log_det = add_compensated(high, low, log_abs_det(matrix))
         return (carry, product, log_det), None
 
     def record(state, xs):
@@ -129,9 +139,7 @@ def tracked_spectrum(
         left = jnp.where(finite, seen.L, 0)
         rest = absorb(product, left, None)
         right = jnp.where(finite, rest.right, jnp.nan)
-        whole = jnp.all(seen.alive)
-        total = jnp.where(whole, log_det[0] + log_det[1], -jnp.inf)
-        total = jnp.where(finite, total, jnp.nan)
+        total = jnp.where(finite, log_det[0] + log_det[1], jnp.nan)
         return (carry, rest._replace(right=right), log_det), (seen, total)
 
     def records(state, xs):
@@ -145,6 +153,7 @@ def tracked_spectrum(
     return Spectrum(steps, values.reshape(R, N), log_det.reshape(R))
 
 
+@partial(jax.jit, static_argnames=("every", "dtype"))
 def _spectrum_of_stack(matrices, *, every, dtype):
     T, N, _ = matrices.shape
     return tracked_spectrum(
@@ -156,6 +165,3 @@ def _spectrum_of_stack(matrices, *, every, dtype):
         every=every,
         dtype=dtype,
     )
-
-
-_spectrum_of_stack = jax.jit(_spectrum_of_stack, static_argnames=("every", "dtype"))

@@ -19,7 +19,14 @@ from jax import Array
 from jaxtyping import Complex, Float
 
 from vgjax import _checks
-from vgjax._linalg import descending, exponent, pivoted_qr, power_of_two, roundoff
+from vgjax._linalg import (
+    descending,
+    exponent,
+    log_abs_det,
+    pivoted_qr,
+    roundoff,
+    scaled,
+)
 from vgjax.products import Spectrum, identity, log_singular_values, push
 
 
@@ -85,7 +92,7 @@ def power_spectrum(W: Float[Array, "N N"], steps: Sequence[int] | Any) -> Spectr
     r"""Return the exact log singular values of the powers of a matrix.
 
     $W^t$ is never formed: the values may be any number of orders of magnitude apart,
-    and t as large as one cares to wait for.
+    and t up to 2^31 - 1, while the values stay above -3.7e8 nats.
 
     Args:
       W: (N, N), float32 or float64.
@@ -128,11 +135,9 @@ def _power_spectrum(W: Array, steps: Array) -> Spectrum:
         return product, log_singular_values(product)
 
     more = jnp.diff(steps, prepend=jnp.zeros(1, steps.dtype))
-    _, values = jax.lax.scan(record, identity(len(W), W.dtype), more)
-    log_det = steps.astype(W.dtype) * jnp.linalg.slogdet(W).logabsdet
-    # The sum is -inf where a direction was annihilated and NaN where W was no matrix.
-    values_sum = jnp.sum(values, axis=1)
-    log_det = jnp.where(jnp.isfinite(values_sum), log_det, values_sum)
+    start = identity(len(W), W.dtype)._replace(rotation=None)
+    _, values = jax.lax.scan(record, start, more)
+    log_det = steps.astype(W.dtype) * log_abs_det(W)
     return Spectrum(steps, values, log_det)
 
 
@@ -199,9 +204,7 @@ def _in_rank(W: Array) -> Array:
     """
     size = exponent(jnp.max(jnp.abs(W), axis=0))
     # Columns of one size, or honest small ones would count as round-off.
-    half = -size // 2  # 2^-size itself may overflow
-    even = W * power_of_two(half, W.dtype)[None, :]
-    even = even * power_of_two(-size - half, W.dtype)[None, :]
+    even = scaled(W, -size[None, :])
     noise = roundoff(len(W), W.dtype) * jnp.max(jnp.abs(even), axis=1)
     noise = jnp.broadcast_to(noise[:, None], even.shape)
     R = pivoted_qr(even, jnp.zeros_like(size), noise).R
