@@ -27,8 +27,8 @@ from vgjax._linalg import (
     scaled,
 )
 
-# Pushes between two balancings. Never balancing costs 3e-6 nats after 1,000 steps
-# of degenerate pairs, 16 and 8 cost nothing that could be measured (1e-12).
+# Pushes between two balancings, which keep `right` near a diagonal. Without them the
+# error after 1,000 steps of degenerate pairs is 5e-12 nats instead of 2e-13.
 PUSHES_PER_BALANCE = 8
 # int32 has no -inf. Half of it is the limit: what is annihilated may drift upwards.
 _ANNIHILATED = -(2**30)

@@ -1,6 +1,7 @@
 """Singular values and vectors of a graded product, however far apart they are."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -102,14 +103,14 @@ def log_svd(product: GradedProduct) -> LogSVD:
       ValueError: `product` holds values only: its `rotation` is None.
     """
     values = log_singular_values(product)
-    # Three sweeps make the coupling of directions g bits apart 2^-6g or so: unlike the
-    # values, vectors feel what `_without_distractions` drops to first order.
+    # Three sweeps make the coupling of directions g bits apart 2^-6g or so: below eps
+    # for all but near neighbours, which is what vectors ask for.
     product = jax.lax.fori_loop(0, 3, lambda _, p: _swept(p), product)
     product = by_size(product)
     Q, R = jnp.linalg.qr(product.right.T)
     L = lower_factor(product, R)
     frame = _couplings(product, L)
-    frame = frame._replace(L=_without_distractions(frame))
+    frame = frame._replace(L=_without_distractions(frame, by_square=False))
     eye = jnp.eye(len(L), dtype=L.dtype)
     left, right = _by_windows(
         lambda depth, _: _window_vectors(frame, depth), frame, (eye, eye)
@@ -155,8 +156,11 @@ def values_of(frame: Couplings) -> Array:
     return jnp.where(frame.alive, values, -jnp.inf)
 
 
-def _without_distractions(frame: Couplings) -> Array:
+def _without_distractions(frame: Couplings, *, by_square: bool = True) -> Array:
     """L without the couplings that move no singular value and mislead LAPACK.
+
+    Vectors feel a coupling itself where values feel its square: then not `by_square`.
+
 
     Bidiagonalisation follows the largest off-diagonal entry it meets. Between two
     equal singular values that is a rounding error, or a coupling to a direction many
@@ -172,7 +176,9 @@ def _without_distractions(frame: Couplings) -> Array:
     # A coupling moves a value by its square, or, between equal values, by itself. The
     # fractions 16 and 64 are a heuristic: they leave the sum over a row below eps for
     # N up to some hundreds.
-    weak = (size < eps / 16) | ((size < eps**0.5 / 64) & (gap >= 2))
+    weak = size < eps / 16
+    if by_square:
+        weak = weak | ((size < eps**0.5 / 64) & (gap >= 2))
     return jnp.where(weak & ~jnp.eye(len(L), dtype=bool), 0, L)
 
 
@@ -235,7 +241,10 @@ def _window_vectors(frame: Couplings, depth: Array) -> tuple[Array, Array]:
     By QR iteration: divide and conquer, the default, finds small values and their
     vectors only to eps times the largest.
     """
-    left, _, right = jax.lax.linalg.svd(
-        _window(frame, depth), algorithm=jax.lax.linalg.SvdAlgorithm.QR
+    svd = jax.lax.linalg.svd
+    iterative = partial(svd, algorithm=jax.lax.linalg.SvdAlgorithm.QR)
+    # TPU has an algorithm of its own, and no other.
+    left, _, right = jax.lax.platform_dependent(
+        _window(frame, depth), tpu=svd, default=iterative
     )
     return left, right.T
