@@ -272,18 +272,18 @@ def families(toy):
 
     short = 40 if toy else None
     chain, answer = systems.telescoping(1, systems.cosines())
-    yield "A3 telescoping, N = 6, T = 500", 1e-10, against(chain, answer)
+    yield "telescoping, N = 6, T = 500", 1e-10, against(chain, answer)
     for beta in (5, 40) if toy else (5, 10, 20, 40, 100):
         chain, answer = systems.ring(16, 0.1, 10 * beta)
         yield (
-            f"A4 ring, N = 16, beta = {beta}, every step",
+            f"tight-binding ring, N = 16, beta = {beta}, every step",
             1e-10,
             against(chain, answer),
         )
     T = 1_000 if toy else 100_000
-    yield f"A5 cat map, T = {T:.0e}, relative", 1e-12, lambda: cat_map(T)
-    yield "A7 shear, T = 200", 1e-12, shear
-    yield "A8 rank one, T = 100: the finite value", 1e-10, rank_one
+    yield f"cat map, T = {T:.0e}, relative", 1e-12, lambda: cat_map(T)
+    yield "shear, T = 200", 1e-12, shear
+    yield "rank one, T = 100: the finite value", 1e-10, rank_one
     for gain in (1.2,) if toy else (0.9, 1.2, 3.0):
         for N in (4,) if toy else (4, 8, 16):
             name = f"tanh RNN, gain {gain}, N = {N}, T = {short or 300}"

@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "vgjax"
 
-# The table of DESIGN.md. A folder stands on one floor with all that is in it.
+# The table "What is where" of README.md. A folder stands on one floor, all of it.
 FLOORS = {
     "_checks": 0,
     "_linalg": 0,

@@ -223,8 +223,8 @@ def test_log_determinant_of_tiny_and_huge_pairs_is_finite(size, dtype, tolerance
     np.testing.assert_allclose(found.log_abs_det, answer, rtol=rtol)
 
 
-# The laws of NUMERICS.md, section 6, for chains of one shape that a seed, a spread of
-# the rows and a spread of the columns make.
+# Laws that hold for every product, on chains of one shape that a seed, a spread of the
+# rows and a spread of the columns make.
 T, N = 25, 5
 laws = hypothesis.settings(
     derandomize=True, deadline=None, max_examples=12, database=None

@@ -10,7 +10,7 @@ import systems
 
 from vgjax import products
 
-A3 = [
+LEVELS = [
     -254.1101497294563,
     -499.8600315146998,
     -751.7711247075598,
@@ -34,10 +34,10 @@ def worst(found, answer):
 def test_telescoping_product_gives_the_sorted_sums_of_its_scales():
     chain, answer = systems.telescoping(1, systems.cosines())
     found = spectrum(chain)
-    np.testing.assert_allclose(found[-1], A3, atol=1e-10, rtol=0)
+    np.testing.assert_allclose(found[-1], LEVELS, atol=1e-10, rtol=0)
     np.testing.assert_allclose(found, answer, atol=1e-10, rtol=0)
-    assert np.abs(oracles.multiply_then_svd(chain)[-1] - A3).max() > 1
-    assert np.abs(oracles.sums_of_log_r(chain)[-1] - A3).max() > 1
+    assert np.abs(oracles.multiply_then_svd(chain)[-1] - LEVELS).max() > 1
+    assert np.abs(oracles.sums_of_log_r(chain)[-1] - LEVELS).max() > 1
 
 
 @pytest.mark.float64
