@@ -247,3 +247,64 @@ def test_cells_that_compute_in_another_dtype_are_refused_with_what_to_change(Cel
         pytest.raises(ValueError, match=sentence),
     ):
         vgjax.rollout(cell, jnp.zeros(3, one), jnp.ones((4, 2), jnp.float64))
+
+
+# Whole numbers in the carry
+
+
+def ticking(carry, x):
+    """Halve the state at every other tick; (clock, state), the clock first."""
+    t, s = carry
+    factor = jnp.where(t % 2 == 0, 0.5, 1.0).astype(s.dtype)
+    return (t + 1, factor * s + x), t
+
+
+def still(carry, _):
+    return carry, None
+
+
+@pytest.fixture
+def clock_and_state(dtype):
+    return jnp.array([3, 3], jnp.int32), jnp.array([8.0, 4.0], dtype)
+
+
+def test_whole_numbers_are_carried_along_and_are_no_part_of_the_state(
+    clock_and_state, dtype
+):
+    found = vgjax.rollout(ticking, clock_and_state, jnp.zeros((3, 2), dtype))
+    np.testing.assert_array_equal(found.states, [[8, 4], [8, 4], [4, 2], [4, 2]])
+    np.testing.assert_array_equal(found.carry[0], [6, 6])
+    np.testing.assert_array_equal(found.carry[1], [4, 2])
+    assert found.carry[0].dtype == jnp.int32
+    np.testing.assert_array_equal(found.outputs, [[3, 3], [4, 4], [5, 5]])
+
+
+def test_jacobians_follow_a_clock_and_leave_it_out(clock_and_state, dtype):
+    inputs = jnp.zeros((3, 2), dtype)
+    factors = np.array([1.0, 0.5, 1.0])[:, None, None] * np.eye(2)
+    given = (ticking, clock_and_state, inputs)
+    np.testing.assert_array_equal(vgjax.state_jacobians(*given), factors)
+    np.testing.assert_array_equal(vgjax.propagator(*given), 0.5 * np.eye(2))
+    by_input = vgjax.jacobians.input_jacobians(*given)
+    np.testing.assert_array_equal(by_input, np.stack([np.eye(2)] * 3))
+
+
+def test_spectra_follow_a_clock_both_ways(clock_and_state, dtype):
+    given = (ticking, clock_and_state, jnp.zeros((4, 2), dtype))
+    forward = vgjax.jacobian_spectrum(*given).log_singular_values[:, 0]
+    backward = vgjax.jacobian_spectrum(*given, reverse=True).log_singular_values[:, 0]
+    np.testing.assert_allclose(forward / np.log(0.5), [0, 1, 1, 2], atol=1e-6)
+    np.testing.assert_allclose(backward / np.log(0.5), [1, 1, 2, 2], atol=1e-6)
+
+
+def test_a_carry_of_whole_numbers_alone_and_a_forgotten_point_are_refused(dtype):
+    with pytest.raises(TypeError, match="`carry` must be real .* int32"):
+        vgjax.rollout(still, (jnp.zeros(2, jnp.int32),), length=2)
+    with pytest.raises(TypeError, match=r"`carry\[1\]` must be real .* int"):
+        vgjax.rollout(still, (jnp.zeros(2, dtype), 3), length=2)
+    with pytest.raises(ValueError, match=r"carry\[0\] goes in as int32"):
+        vgjax.rollout(
+            lambda carry, _: ((carry[0].astype(dtype), carry[1]), None),
+            (jnp.zeros((), jnp.int32), jnp.zeros(2, dtype)),
+            length=2,
+        )

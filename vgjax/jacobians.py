@@ -108,15 +108,15 @@ def propagator(
     return _propagator(*prepare(step, carry, inputs, length))
 
 
-def advance_with_jacobian(flat):
-    """Make ``(state, x) -> (next state, J)`` of ``flat(state, x) -> (state, y)``."""
+def advance_with_jacobian(step):
+    """Make ``(flat, x) -> (next flat, J)`` of ``step(flat, x) -> (flat, y)``."""
 
-    def twice(state, x):
-        new, _ = flat(state, x)
-        return new, new
+    def twice(state, flat, x):
+        new, _ = step(flat._replace(state=state), x)
+        return new.state, new
 
-    def advance(state, x):
-        J, new = jax.jacrev(twice, has_aux=True)(state, x)
+    def advance(flat, x):
+        J, new = jax.jacrev(twice, has_aux=True)(flat.state, flat, x)
         return new, J
 
     return advance
@@ -124,27 +124,28 @@ def advance_with_jacobian(flat):
 
 @partial(jax.jit, static_argnums=(0, 4))
 def _state_jacobians(frozen, weights, carry, inputs, T):
-    flat, state, _ = flat_step(frozen, weights, carry, first(inputs))
-    return jax.lax.scan(advance_with_jacobian(flat), state, inputs, length=T)[1]
+    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
+    return jax.lax.scan(advance_with_jacobian(step), flat, inputs, length=T)[1]
 
 
 @partial(jax.jit, static_argnums=(0, 4))
 def _input_jacobians(frozen, weights, carry, inputs, T):
-    flat, state, _ = flat_step(frozen, weights, carry, first(inputs))
+    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
     unravel = ravel_pytree(first(inputs))[1]
-    by_input = jax.jacrev(lambda x, state: flat(state, unravel(x))[0])
+    by_input = jax.jacrev(lambda x, flat: step(flat, unravel(x))[0].state)
 
-    def advance(state, x):
-        return flat(state, x)[0], by_input(ravel_pytree(x)[0], state)
+    def advance(flat, x):
+        return step(flat, x)[0], by_input(ravel_pytree(x)[0], flat)
 
-    return jax.lax.scan(advance, state, inputs, length=T)[1]
+    return jax.lax.scan(advance, flat, inputs, length=T)[1]
 
 
 @partial(jax.jit, static_argnums=(0, 4))
 def _propagator(frozen, weights, carry, inputs, T):
-    flat, state, _ = flat_step(frozen, weights, carry, first(inputs))
+    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
 
     def last(state):
-        return jax.lax.scan(flat, state, inputs, length=T)[0]
+        start = flat._replace(state=state)
+        return jax.lax.scan(step, start, inputs, length=T)[0].state
 
-    return jax.jacrev(last)(state)
+    return jax.jacrev(last)(flat.state)

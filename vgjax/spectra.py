@@ -145,25 +145,25 @@ def _growth_rates(spectrum: Spectrum, used: Array) -> Rates:
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
 def _jacobian_spectrum(frozen, weights, carry, inputs, T, every, reverse, dtype):
-    flat, state, _ = flat_step(frozen, weights, carry, first(inputs))
-    advance = advance_with_jacobian(flat)
+    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
+    advance = advance_with_jacobian(step)
     options = {
-        "N": state.size,
+        "N": flat.state.size,
         "T": T,
         "every": every,
-        "dtype": state.dtype if dtype is None else dtype,
+        "dtype": flat.state.dtype if dtype is None else dtype,
     }
     if not reverse:
-        return tracked_spectrum(advance, state, inputs, **options)
+        return tracked_spectrum(advance, flat, inputs, **options)
 
-    def states_before(state, x):
-        return flat(state, x)[0], state
+    def carries_before(flat, x):
+        return step(flat, x)[0], flat
 
     # Suffixes are prefixes of the transposed factors, last one first.
-    states = jax.lax.scan(states_before, state, inputs, length=T)[1]
-    last_first = jax.tree.map(lambda a: a[::-1], (states, inputs))
+    carries = jax.lax.scan(carries_before, flat, inputs, length=T)[1]
+    last_first = jax.tree.map(lambda a: a[::-1], (carries, inputs))
 
-    def factor(carry, state_and_input):
-        return carry, advance(*state_and_input)[1].T
+    def factor(carry, carry_and_input):
+        return carry, advance(*carry_and_input)[1].T
 
     return tracked_spectrum(factor, None, last_first, **options)

@@ -1,7 +1,8 @@
 """A step under `jax.lax.scan`: its trajectory, and the state as one flat vector.
 
 The state is the flat form of the carry, in `jax.flatten_util.ravel_pytree` order; for
-the ``(c, h)`` of a Flax LSTM it is [c; h], and N is twice the number of features.
+the ``(c, h)`` of a Flax LSTM it is [c; h], and N is twice the number of features. Whole
+numbers in the carry, such as a clock, are passed on and are no part of the state.
 """
 
 import inspect
@@ -37,6 +38,8 @@ def rollout(
         a plain function (a new function object is compiled anew, and what it closes
         over is frozen when it is first called: pass cells, not closures over them).
       carry: initial carry, a PyTree of real floating arrays of one dtype, N numbers.
+        Leaves of whole numbers (a clock, a counter) are passed on from step to step
+        and are no part of the state.
       inputs: (T, D), or a PyTree of floating arrays with time along the leading axis.
         None for a step without inputs, which is called with x = None.
       length: T, needed where there are no inputs.
@@ -48,9 +51,9 @@ def rollout(
     Raises:
       ValueError: neither inputs nor length, or they disagree, or T = 0; the carry is
         empty; the step returns a carry of another structure, shape or dtype.
-      TypeError: a leaf of the carry or the inputs is not float32 or float64, or the
-        carry has both; `length` is no whole number; the step is not callable, not
-        hashable, or does not return a pair.
+      TypeError: a leaf of the carry or the inputs is not float32 or float64 (nor, in
+        the carry, whole numbers), or the carry has both; `length` is no whole number;
+        the step is not callable, not hashable, or does not return a pair.
 
     Examples:
       >>> import jax.numpy as jnp, vgjax
@@ -118,39 +121,71 @@ def prepare(step: Step, carry: Carry, inputs: Inputs, length: int | None) -> Pre
 
 
 def _checked_carry(carry: Carry) -> Carry:
-    """Carry as arrays, refused where a leaf is not real and floating."""
-    leaves = jax.tree_util.tree_leaves_with_path(carry)
-    for path, leaf in leaves:
-        _checks.real_floating(leaf, f"carry{jax.tree_util.keystr(path)}")
+    """Carry as arrays, refused where a leaf is neither real and floating nor whole."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        if not _is_whole(leaf):
+            _checks.real_floating(leaf, f"carry{jax.tree_util.keystr(path)}")
     carry = jax.tree.map(jnp.asarray, carry)
-    dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(carry)})
+    leaves = jax.tree.leaves(carry)
+    state = [leaf for leaf in leaves if not _is_whole(leaf)]
+    dtypes = sorted({str(leaf.dtype) for leaf in state})
     if len(dtypes) > 1:
         msg = (
             f"Argument `carry` must have leaves of one dtype, "
             f"but has {' and '.join(dtypes)}."
         )
         raise TypeError(msg)
-    if sum(leaf.size for leaf in jax.tree.leaves(carry)) == 0:
+    if leaves and not state:
+        _checks.real_floating(leaves[0], "carry")
+    if sum(leaf.size for leaf in state) == 0:
         msg = "Argument `carry` must hold at least one number, but is empty."
         raise ValueError(msg)
     return carry
 
 
+def _is_whole(leaf: Any) -> bool:
+    # A Python int is refused: it is a float whose point was forgotten.
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.integer)
+
+
+class Flat(NamedTuple):
+    """A carry as a flat vector, and what of it is no part of the state."""
+
+    state: Array  # (N,)
+    whole: tuple  # the leaves of whole numbers
+
+
 def flat_step(frozen: FrozenStep, weights: Any, carry: Carry, x: Any):
-    """Return ``flat(state, x) -> (state, y)``, the flat state, and its way back.
+    """Return ``step(flat, x) -> (flat, y)``, the `Flat` carry, and the way back.
 
     Runs while `jit` traces: it is here, once for each set of shapes, that the carry
     the step returns is compared with the one it was given.
     """
     taken, _ = jax.eval_shape(partial(frozen, weights), carry, x)
     _check_carry_is_kept(carry, taken)
-    state, unravel = ravel_pytree(carry)
+    leaves, structure = jax.tree.flatten(carry)
+    places = [_is_whole(leaf) for leaf in leaves]
+    unravel = ravel_pytree(_where(leaves, places, False))[1]
 
-    def flat(state, x):
-        carry, y = frozen(weights, unravel(state), x)
-        return ravel_pytree(carry)[0], y
+    def flatten(carry) -> Flat:
+        leaves = jax.tree.leaves(carry)
+        state, _ = ravel_pytree(_where(leaves, places, False))
+        return Flat(state, tuple(_where(leaves, places, True)))
 
-    return flat, state, unravel
+    def unflatten(flat: Flat) -> Carry:
+        state, whole = iter(unravel(flat.state)), iter(flat.whole)
+        leaves = [next(whole if is_whole else state) for is_whole in places]
+        return jax.tree.unflatten(structure, leaves)
+
+    def step(flat, x):
+        carry, y = frozen(weights, unflatten(flat), x)
+        return flatten(carry), y
+
+    return step, flatten(carry), unflatten
+
+
+def _where(leaves: list, places: list[bool], wanted: bool) -> list:
+    return [leaf for leaf, at in zip(leaves, places, strict=True) if at == wanted]
 
 
 def first(inputs: Inputs) -> Any:
@@ -160,15 +195,15 @@ def first(inputs: Inputs) -> Any:
 
 @partial(jax.jit, static_argnums=(0, 4))
 def _rollout(frozen, weights, carry, inputs, T):
-    flat, state, unravel = flat_step(frozen, weights, carry, first(inputs))
+    step, flat, unflatten = flat_step(frozen, weights, carry, first(inputs))
 
-    def advance(state, x):
-        new, y = flat(state, x)
-        return new, (new, y)
+    def advance(flat, x):
+        new, y = step(flat, x)
+        return new, (new.state, y)
 
-    last, (states, outputs) = jax.lax.scan(advance, state, inputs, length=T)
-    states = jnp.concatenate([state[None], states])
-    return Trajectory(states, outputs, unravel(last))
+    last, (states, outputs) = jax.lax.scan(advance, flat, inputs, length=T)
+    states = jnp.concatenate([flat.state[None], states])
+    return Trajectory(states, outputs, unflatten(last))
 
 
 def _split(step: Step) -> tuple[FrozenStep, list]:
