@@ -5,12 +5,13 @@ function of ``(step, carry, inputs)``, of a stack of matrices, or of one matrix.
 
 | module | what it holds |
 | --- | --- |
+| `activations` | tanh, sigmoid and kin, with derivatives exact in saturation |
 | `matrices` | recurrent matrices with a known spectrum |
 | `products` | exact log singular values and vectors of products of matrices |
 | `theory` | what mathematics predicts |
-| `cells` | steps from Flax linen, Equinox and plain functions |
+| `cells` | the zoo of Flax cells; steps from linen, Equinox and plain functions |
 | `trajectories` | a step under `jax.lax.scan` |
-| `jacobians` | state and input Jacobians, the propagator |
+| `jacobians` | state and input Jacobians, the propagator, saturation |
 | `spectra` | from a step to its exact spectra |
 | `plots` | pictures (loads matplotlib when it is first touched) |
 """
@@ -18,6 +19,7 @@ function of ``(step, carry, inputs)``, of a stack of matrices, or of one matrix.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vgjax import activations as activations
 from vgjax import cells as cells
 from vgjax import jacobians as jacobians
 from vgjax import matrices as matrices

@@ -8,6 +8,8 @@
 | `symmetric` | those given, real | yes |
 | `rotation_blocks` | radius exp(+-i angle) | yes |
 | `shear` | a, twice | only if b = 0 |
+| `sparse` | fill a disc of radius `gain`, roughly | no |
+| `with_spectral_radius` | those of a matrix, rescaled | as that is |
 
 A normal matrix (one that commutes with its transpose) has singular values |lambda|,
 and those of its powers are |lambda|^t: theory by eigenvalues is all there is to it.
@@ -20,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
+from scipy.special import digamma, gammaln
 
 from vgjax import _checks
 from vgjax._linalg import matmul
@@ -202,6 +205,110 @@ def rotation_blocks(
     dtype = _common_dtype(radii=radii, angles=angles)
     radii, angles = radii.astype(dtype), angles.astype(dtype)
     return _pair_blocks(radii * jnp.cos(angles), radii * jnp.sin(angles))
+
+
+def sparse(
+    key: Array,
+    N: int,
+    *,
+    nonzeros: int,
+    gain: float | Array = 1.0,
+    dtype: jnp.dtype | None = None,
+) -> Float[Array, "N N"]:
+    r"""Return a matrix with a few Gaussian entries in each row, the others zero.
+
+    Args:
+      key: JAX key.
+      N: size, at least 1.
+      nonzeros: entries of a row that are not zero, in places drawn evenly; 1 to N.
+      gain: g; an entry that is not zero is $N(0, g^2/\mathrm{nonzeros})$, so that the
+        spectral radius is near g for large N.
+      dtype: float32 or float64. Default: JAX's default float.
+
+    Returns:
+      (N, N).
+
+    Raises:
+      ValueError: `N` is below 1, `nonzeros` outside 1 to N, `gain` no scalar, or
+        `dtype` float64 while JAX's 64-bit mode is off.
+      TypeError: `dtype` is neither float32 nor float64.
+
+    Source:
+      Martens, ICML (2010), sec. 5, with 15 non-zeros.
+    """
+    N = _checks.whole(N, "N", 1)
+    nonzeros = _checks.whole(nonzeros, "nonzeros", 1, N)
+    dtype = _dtype_or_default(dtype)
+    _checks.shape(gain, "gain", "")
+    places, entries = jax.random.split(key)
+    # The order of N independent numbers is a random permutation, for each row.
+    rank = jnp.argsort(jax.random.uniform(places, (N, N)), axis=1)
+    W = jax.random.normal(entries, (N, N), dtype) / nonzeros**0.5
+    return jnp.where(rank < nonzeros, jnp.asarray(gain, dtype) * W, 0)
+
+
+def with_spectral_radius(
+    W: Float[Array, "N N"], radius: float | Array
+) -> Float[Array, "N N"]:
+    """Return W times what makes its largest eigenvalue so large.
+
+    Args:
+      W: (N, N).
+      radius: spectral radius, max |eigenvalue|, of the result; scalar.
+
+    Returns:
+      (N, N). NaN where W has no eigenvalue but zero.
+
+    Raises:
+      ValueError: `W` is not of shape (N, N), or `radius` is no scalar.
+      TypeError: `W` is not float32 or float64.
+
+    Notes:
+      Costs an eigenvalue problem, O(N^3), which has no TPU rule in JAX.
+    """
+    W = _checks.array(W, "W")
+    _checks.shape(W, "W", "N N")
+    dtype = _checks.real_floating(W, "W")
+    _checks.shape(radius, "radius", "")
+    largest = jnp.max(jnp.abs(jnp.linalg.eigvals(W)))
+    scale = jnp.asarray(radius, dtype) / largest
+    return jnp.where(largest > 0, scale * W, jnp.nan)
+
+
+def random_walk_gain(N: int, activation: str) -> float:
+    r"""Return the gain at which gradients neither grow nor shrink with depth.
+
+    At this gain g the logarithm of the norm of a vector that is multiplied by many
+    independent layers, $W_{ij} \sim N(0, g^2/N)$, is a random walk without drift.
+
+    Args:
+      N: width, at least 1.
+      activation: "linear", $g = \sqrt{N/2} \, e^{-\psi(N/2)/2}$; or "relu",
+        $g = \sqrt{N} \exp(-E[\log 2 + \psi(K/2)]/2)$ with K units on,
+        K ~ Bin(N, 1/2) given that K > 0.
+
+    Returns:
+      g, dimensionless. The variance of the walk per layer is $\psi'(N/2)$ for
+      "linear", in units of $\log \|.\|^2$. N = 100: 1.00502927 and 1.43230357.
+
+    Raises:
+      ValueError: `N` is below 1, or `activation` another.
+
+    Source:
+      Sussillo & Abbott, arXiv:1412.6558 (2014), sec. 3, with psi for their
+      approximation of it.
+    """
+    N = _checks.whole(N, "N", 1)
+    if activation == "linear":
+        return float((N / 2) ** 0.5 * np.exp(-digamma(N / 2) / 2))
+    if activation == "relu":
+        K = np.arange(1, N + 1)
+        log_ways = gammaln(N + 1) - gammaln(K + 1) - gammaln(N - K + 1)
+        chance = np.exp(log_ways - N * np.log(2))
+        mean = (chance * (np.log(2) + digamma(K / 2))).sum() / chance.sum()
+        return float(N**0.5 * np.exp(-mean / 2))
+    msg = f"Argument `activation` must be 'linear' or 'relu', but is {activation!r}."
+    raise ValueError(msg)
 
 
 def _pair_blocks(real: Array, imag: Array) -> Array:

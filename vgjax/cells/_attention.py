@@ -1,0 +1,87 @@
+"""Attention over time, as a recurrence."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vgjax import _checks
+from vgjax._linalg import matmul
+from vgjax.cells._cell import Cell, check_key
+from vgjax.cells._depth import fan_in_matrix, heads_that_divide
+
+
+class CausalAttention(Cell):
+    r"""Causal self-attention: its recurrence is the copying of its key-value cache.
+
+    .. math::
+        k_t = W_K x_t, \quad v_t = W_V x_t, \quad q_t = W_Q x_t, \qquad
+        y_t = W_O \sum_s \mathrm{softmax}_s(q_t \cdot k_s / \sqrt{d}) \, v_s
+
+    over the last `window` steps s, for each of the heads, d = features / heads. The
+    carry is (keys, values, t): (window, features) each, newest first, and t, how many
+    steps were taken, a whole number and no part of the state. $J_t$ moves every entry
+    of the cache one place on: its singular values are 1, but for the 2 features
+    numbers that leave the window, which are 0; those of $\Phi(t, 0)$ are 1 for all that
+    is still in the window. Memory by copying neither vanishes nor explodes; it ends.
+
+    Args:
+      inputs: D.
+      features: size of keys and values, and of y; the state has 2 window features
+        numbers.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      window: how many steps are remembered, at least 1.
+      heads: of attention; divides `features`.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Vaswani et al., NeurIPS (2017), eq. 1; the cache as a state: Katharopoulos, Vyas,
+      Pappas & Fleuret, ICML (2020), sec. 3.3. Matrices N(0, 1/fan-in).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        *,
+        key: Array,
+        dtype: Any = None,
+        window: int = 16,
+        heads: int = 1,
+    ):
+        super().__init__(inputs, features, dtype)
+        self.window = _checks.whole(window, "window", 1)
+        self.heads = heads_that_divide(self.features, heads)
+        keys = jax.random.split(check_key(key), 4)
+        shape = (self.features, self.inputs)
+        self.W_Q, self.W_K, self.W_V = (
+            nnx.Param(fan_in_matrix(k, shape, self.dtype)) for k in keys[:3]
+        )
+        square = (self.features, self.features)
+        self.W_O = nnx.Param(fan_in_matrix(keys[3], square, self.dtype))
+
+    def advance(self, carry, x):
+        """Put the new key and value in front, and look at all that are there."""
+        K, V, t = carry
+        k, v, q = (matmul(W[...], x) for W in (self.W_K, self.W_V, self.W_Q))
+        K = jnp.concatenate([k[None], K[:-1]])
+        V = jnp.concatenate([v[None], V[:-1]])
+        d = self.features // self.heads
+        shape = (self.window, self.heads, d)
+        scores = (K.reshape(shape) * q.reshape(1, self.heads, d)).sum(-1) / d**0.5
+        written = jnp.arange(self.window, dtype=t.dtype) <= t
+        scores = jnp.where(written[:, None], scores, -jnp.inf)
+        weights = jax.nn.softmax(scores, axis=0)
+        seen = (weights[:, :, None] * V.reshape(shape)).sum(0)
+        return (K, V, t + 1), matmul(self.W_O[...], seen.ravel())
+
+    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+        """(keys, values, t): an empty cache, zeros, and t = 0, int32."""
+        del input_shape, rngs, carry_init
+        shape = (self.window, self.features)
+        return self.zeros(*shape), self.zeros(*shape), jnp.zeros((), jnp.int32)

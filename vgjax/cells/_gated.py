@@ -1,0 +1,256 @@
+"""Gates: paths on which a cell can decide to keep what it has."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vgjax._linalg import matmul
+from vgjax.activations import sigmoid, tanh
+from vgjax.cells._cell import Affine, Cell, check_key, gate
+
+
+class GRU(Cell):
+    r"""Gated recurrent unit, as in Flax.
+
+    .. math::
+        r &= \sigma(W_r h + U_r x + b_r), \qquad z = \sigma(W_z h + U_z x + b_z), \\
+        n &= \tanh(U_n x + b_n + r \odot (W_n h + c_n)), \\
+        h' &= (1 - z) \odot n + z \odot h.
+
+    $J = \mathrm{diag}(z) + \mathrm{diag}((h - n) \odot z') W_z
+    + \mathrm{diag}((1 - z) \odot n') (\mathrm{diag}(r) W_n
+    + \mathrm{diag}((W_n h + c_n) \odot r') W_r)$. For W = 0 it is diag(z), and with
+    z = 1/2 every singular value of $\Phi(t, 0)$ is $2^{-t}$.
+
+    Args:
+      inputs: D.
+      features: size of h, which is the state.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Cho et al., EMNLP (2014), eq. 5-8, with the reset gate after the product as in
+      Chung et al., arXiv:1412.3555 (2014), v1; initialised as `flax.nnx.GRUCell`.
+    """
+
+    def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
+        super().__init__(inputs, features, dtype)
+        keys = jax.random.split(check_key(key), 3)
+        self.r, self.z, self.n = (gate(k, self) for k in keys)
+        self.c = nnx.Param(self.zeros(self.features))
+
+    def advance(self, carry, x):
+        """``h = (1 - z) n + z h``."""
+        h = carry
+        r = sigmoid(self.r(h, x))
+        z = self.z(h, x)
+        reset = r * (matmul(self.n.W[...], h) + self.c[...])
+        n = tanh(matmul(self.n.U[...], x) + self.n.b[...] + reset)
+        # sigmoid(-z), not 1 - sigmoid(z), which is 0 from z = 37 on.
+        h = sigmoid(-z) * n + sigmoid(z) * h
+        return h, h
+
+
+class MGU(Cell):
+    r"""Minimal gated unit, as in Flax: a GRU of one gate.
+
+    .. math::
+        f = \sigma(W_f h + U_f x + b_f), \qquad
+        n = \tanh(U_n x + b_n + f \odot (W_n h + c_n)), \qquad
+        h' = (1 - f) \odot n + f \odot h.
+
+    For W = 0, J = diag(f).
+
+    Args:
+      inputs: D.
+      features: size of h, which is the state.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      forget_bias: b_f to begin with.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Zhou, Wu, Zhang & Zhou, Int. J. Autom. Comput. 13, 226 (2016), eq. 5-7, with f
+      and 1 - f exchanged and the gate after the product, as `flax.linen.MGUCell`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        *,
+        key: Array,
+        dtype: Any = None,
+        forget_bias: float = 1.0,
+    ):
+        super().__init__(inputs, features, dtype)
+        keys = jax.random.split(check_key(key))
+        self.f = gate(keys[0], self, forget_bias)
+        self.n = gate(keys[1], self)
+        self.c = nnx.Param(self.zeros(self.features))
+
+    def advance(self, carry, x):
+        """``h = (1 - f) n + f h``."""
+        h = carry
+        f = self.f(h, x)
+        reset = sigmoid(f) * (matmul(self.n.W[...], h) + self.c[...])
+        n = tanh(matmul(self.n.U[...], x) + self.n.b[...] + reset)
+        h = sigmoid(-f) * n + sigmoid(f) * h
+        return h, h
+
+
+class MinimalRNN(Cell):
+    r"""Minimal RNN: the state meets the input only at the gate.
+
+    .. math::
+        z = \tanh(W_x x + b_z), \qquad u = \sigma(U_h h + U_z z + b_u), \qquad
+        h' = u \odot h + (1 - u) \odot z.
+
+    $J = \mathrm{diag}(u) + \mathrm{diag}((h - z) \odot u') U_h$.
+
+    Args:
+      inputs: D.
+      features: size of h, which is the state.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      forget_bias: b_u to begin with.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Chen, arXiv:1711.06788 (2017), eq. 2-4; Chen, Pennington & Schoenholz, ICML
+      (2018).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        *,
+        key: Array,
+        dtype: Any = None,
+        forget_bias: float = 0.0,
+    ):
+        super().__init__(inputs, features, dtype)
+        keys = jax.random.split(check_key(key), 3)
+        z = gate(keys[0], self)
+        self.W_x, self.b_z = z.U, z.b
+        U_z = jax.random.normal(keys[2], (features, features), self.dtype)
+        u = gate(keys[1], self, forget_bias)
+        self.u = Affine(u.W[...], U_z / features**0.5, u.b[...])
+
+    def advance(self, carry, x):
+        """``h = u h + (1 - u) z``."""
+        h = carry
+        z = tanh(matmul(self.W_x[...], x) + self.b_z[...])
+        u = self.u(h, z)
+        h = sigmoid(u) * h + sigmoid(-u) * z
+        return h, h
+
+
+class LSTM(Cell):
+    r"""Long short-term memory without peepholes, as in Flax.
+
+    .. math::
+        i, f, o &= \sigma(W_\cdot h + U_\cdot x + b_\cdot), \qquad
+        g = \tanh(W_g h + U_g x + b_g), \\
+        c' &= f \odot c + i \odot g, \qquad h' = o \odot \tanh(c').
+
+    The carry is (c, h) and the state all of it, [c; h], 2 features numbers. At fixed h,
+    $\partial c'/\partial c = \mathrm{diag}(f)$ whatever the weights; for W = 0 and
+    x = 0 memory decays at the rate $\log \sigma(b_f)$.
+
+    Args:
+      inputs: D.
+      features: size of c and of h.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      forget_bias: b_f to begin with; the other biases are 0.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Hochreiter & Schmidhuber, Neural Comput. 9, 1735 (1997); forget gate: Gers,
+      Schmidhuber & Cummins, Neural Comput. 12, 2451 (2000), its bias of 1:
+      Jozefowicz, Zaremba & Sutskever, ICML (2015). Otherwise initialised as
+      `flax.nnx.LSTMCell`, whose forget bias is 0.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        *,
+        key: Array,
+        dtype: Any = None,
+        forget_bias: float = 1.0,
+    ):
+        super().__init__(inputs, features, dtype)
+        keys = jax.random.split(check_key(key), 4)
+        self.i, self.g, self.o = (gate(k, self) for k in keys[:3])
+        self.f = gate(keys[3], self, forget_bias)
+
+    def advance(self, carry, x):
+        """``c = f c + i g``, ``h = o tanh(c)``."""
+        c, h = carry
+        i, f, o = (sigmoid(a(h, x)) for a in (self.i, self.f, self.o))
+        c = f * c + i * tanh(self.g(h, x))
+        h = o * tanh(c)
+        return (c, h), h
+
+    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+        """(c, h): zeros, (features,) each."""
+        del input_shape, rngs, carry_init
+        return self.zeros(self.features), self.zeros(self.features)
+
+
+class ChronoLSTM(LSTM):
+    r"""An LSTM whose units begin with memories of 1 to Tmax steps.
+
+    The equations are those of `LSTM`. The forget biases are
+    $b_f = \log u$, $u \sim U[1, T_{max} - 1]$, and the input biases $b_i = -b_f$, so
+    that unit i forgets in about u_i steps.
+
+    Args:
+      inputs: D.
+      features: size of c and of h.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      Tmax: longest dependence expected, in steps, at least 3.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Tallec & Ollivier, ICLR (2018), eq. 16.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        *,
+        key: Array,
+        dtype: Any = None,
+        Tmax: float = 100,
+    ):
+        if isinstance(Tmax, bool) or not 3 <= Tmax < float("inf"):
+            msg = f"Argument `Tmax` must be at least 3 steps, but is {Tmax!r}."
+            raise ValueError(msg)
+        keys = jax.random.split(check_key(key))
+        super().__init__(inputs, features, key=keys[0], dtype=dtype)
+        u = jax.random.uniform(
+            keys[1], (self.features,), self.dtype, minval=1, maxval=Tmax - 1
+        )
+        self.f.b = nnx.Param(jnp.log(u))
+        self.i.b = nnx.Param(-jnp.log(u))

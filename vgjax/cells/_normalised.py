@@ -1,0 +1,402 @@
+"""Normalisation within a step: over the units of a layer, or over a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vgjax import _checks
+from vgjax._linalg import matmul
+from vgjax._typing import Carry
+from vgjax.activations import sigmoid, tanh
+from vgjax.cells._cell import Affine, Cell, Constant, check_key, gate, positive
+
+EPSILON = 1e-5
+
+
+def standardised(z: Array, axis: int) -> Array:
+    r"""Return $(z - \mathrm{mean}) / \sqrt{\mathrm{var} + 10^{-5}}$ along an axis."""
+    mean = z.mean(axis, keepdims=True)
+    var = ((z - mean) ** 2).mean(axis, keepdims=True)
+    return (z - mean) / jnp.sqrt(var + EPSILON)
+
+
+class LayerNorm(nnx.Module):
+    r"""$\mathrm{LN}(z) = \alpha \odot (z - \mu)/\sigma + \beta$, over all of z."""
+
+    def __init__(self, size: int, dtype: Any):
+        self.alpha = nnx.Param(jnp.ones(size, dtype))
+        self.beta = nnx.Param(jnp.zeros(size, dtype))
+
+    def __call__(self, z: Array) -> Array:
+        """Z of shape (size,), normalised."""
+        return self.alpha[...] * standardised(z, -1) + self.beta[...]
+
+
+class LayerNormRNN(Cell):
+    r"""Layer normalisation in the network of one matrix.
+
+    $h_t = \tanh(\mathrm{LN}(W h_{t-1} + U x_t))$, with
+    $\mathrm{LN}(a) = \alpha \odot (a - \mu)/\sigma + \beta$ and mean and standard
+    deviation over the units, $\sigma^2 = \mathrm{var} + 10^{-5}$. With
+    $\hat a = (a - \mu)/\sigma$, $J_t = \mathrm{diag}(\tanh' \odot \alpha / \sigma)
+    (I - 1 1^T/N - \hat a \hat a^T / N) W$: changes of the mean and of the scale of
+    the pre-activations are (nearly) annihilated, and $\|J_t\|$ falls with the input.
+
+    Args:
+      inputs: D.
+      features: size of h, which is the state.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Ba, Kiros & Hinton, arXiv:1607.06450 (2016), eq. 4. W orthogonal, U of variance
+      1/D, alpha = 1, beta = 0.
+    """
+
+    def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
+        super().__init__(inputs, features, dtype)
+        a = gate(check_key(key), self)
+        self.W, self.U = a.W, a.U
+        self.norm = LayerNorm(self.features, self.dtype)
+
+    def advance(self, carry, x):
+        """``h = tanh(LN(W h + U x))``."""
+        a = matmul(self.W[...], carry) + matmul(self.U[...], x)
+        h = tanh(self.norm(a))
+        return h, h
+
+
+class LayerNormGRU(Cell):
+    r"""Layer normalisation in a gated recurrent unit.
+
+    .. math::
+        (z, r) &= \sigma(\mathrm{LN}_1(W_{zr} h) + \mathrm{LN}_2(U_{zr} x)), \\
+        n &= \tanh(\mathrm{LN}_3(U_n x) + r \odot \mathrm{LN}_4(W_n h)), \\
+        h' &= (1 - z) \odot n + z \odot h.
+
+    Each LN acts on a whole vector; those of z and r on both at once.
+
+    Args:
+      inputs: D.
+      features: size of h, which is the state.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Ba, Kiros & Hinton (2016), supplement, eq. 23-26, with z and 1 - z exchanged, as
+      in `GRU`. alpha = 1, beta = 0.
+    """
+
+    def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
+        super().__init__(inputs, features, dtype)
+        keys = jax.random.split(check_key(key), 3)
+        self.zr = stacked(keys[:2], self)
+        n = gate(keys[2], self)
+        self.W_n, self.U_n = n.W, n.U
+        sizes = (2 * features, 2 * features, features, features)
+        self.norms = nnx.List([LayerNorm(size, self.dtype) for size in sizes])
+
+    def advance(self, carry, x):
+        """``h = (1 - z) n + z h``."""
+        h = carry
+        LN_1, LN_2, LN_3, LN_4 = self.norms
+        zr = LN_1(matmul(self.zr.W[...], h)) + LN_2(matmul(self.zr.U[...], x))
+        z, r = jnp.split(zr + self.zr.b[...], 2)
+        reset = sigmoid(r) * LN_4(matmul(self.W_n[...], h))
+        n = tanh(LN_3(matmul(self.U_n[...], x)) + reset)
+        h = sigmoid(-z) * n + sigmoid(z) * h
+        return h, h
+
+
+class LayerNormLSTM(Cell):
+    r"""Layer normalisation in an LSTM.
+
+    .. math::
+        (i, f, o, g) &= \mathrm{LN}_1(W h) + \mathrm{LN}_2(U x) + b, \\
+        c' &= \sigma(f) \odot c + \sigma(i) \odot \tanh(g), \qquad
+        h' = \sigma(o) \odot \tanh(\mathrm{LN}_3(c')).
+
+    The carry is (c, h), the state [c; h]. At fixed h, dc'/dc is diag(sigma(f)), as in
+    `LSTM`.
+
+    Args:
+      inputs: D.
+      features: size of c and of h.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      forget_bias: what b has for f to begin with; 0 for the others.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Ba, Kiros & Hinton (2016), supplement, eq. 20-22. alpha = 1, beta = 0.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        *,
+        key: Array,
+        dtype: Any = None,
+        forget_bias: float = 1.0,
+    ):
+        super().__init__(inputs, features, dtype)
+        keys = jax.random.split(check_key(key), 4)
+        self.ifog = stacked(keys, self, (0.0, forget_bias, 0.0, 0.0))
+        sizes = (4 * features, 4 * features, features)
+        self.norms = nnx.List([LayerNorm(size, self.dtype) for size in sizes])
+
+    def advance(self, carry, x):
+        """``c = f c + i g``, ``h = o tanh(LN(c))``."""
+        c, h = carry
+        LN_1, LN_2, LN_3 = self.norms
+        a = LN_1(matmul(self.ifog.W[...], h)) + LN_2(matmul(self.ifog.U[...], x))
+        i, f, o, g = jnp.split(a + self.ifog.b[...], 4)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(LN_3(c))
+        return (c, h), h
+
+    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+        """(c, h): zeros, (features,) each."""
+        del input_shape, rngs, carry_init
+        return self.zeros(self.features), self.zeros(self.features)
+
+
+def stacked(keys: Array, cell: Cell, biases: tuple[float, ...] | None = None) -> Affine:
+    """Several gates in one `Affine`, one under the other."""
+    biases = (0.0,) * len(keys) if biases is None else biases
+    gates = [gate(k, cell, b) for k, b in zip(keys, biases, strict=True)]
+    W, U, b = (
+        jnp.concatenate([getattr(a, name)[...] for a in gates]) for name in "WUb"
+    )
+    return Affine(W, U, b)
+
+
+class BatchNorm(nnx.Module):
+    r"""$\mathrm{BN}(z) = \gamma \odot (z - \mu) / \sqrt{v + 10^{-5}}$.
+
+    Mean and variance are those of the batch, along the leading axis of z, or where
+    `statistics` is not None what it holds, (2, size).
+    """
+
+    def __init__(self, size: int, gain: float | Array, dtype: Any):
+        self.gamma = nnx.Param(jnp.broadcast_to(jnp.asarray(gain, dtype), (size,)))
+        self.statistics = Constant(None)
+
+    def __call__(self, z: Array) -> Array:
+        """Z, (batch, size), or (size,) with frozen statistics, normalised."""
+        statistics = self.statistics.get_value()
+        if statistics is None:
+            return jnp.broadcast_to(self.gamma[...], z.shape) * standardised(z, 0)
+        mean, var = statistics
+        return self.gamma[...] * (z - mean) / jnp.sqrt(var + EPSILON)
+
+
+class _BatchNormCell(Cell):
+    """A cell some of whose pre-activations are normalised by name, in `norms`."""
+
+    def __init__(self, inputs: int, features: int, dtype: Any, batch: int | None):
+        super().__init__(inputs, features, dtype)
+        self.batch = None if batch is None else _checks.whole(batch, "batch", 2)
+
+    def __call__(self, carry, inputs):
+        """Take one step of the whole batch, inputs (batch, D); frozen, of one, (D,)."""
+        if self.batch is None:
+            _checks.shape(inputs, "inputs", "D", D=self.inputs)
+        else:
+            sizes = {"batch": self.batch, "D": self.inputs}
+            _checks.shape(inputs, "inputs", "batch D", **sizes)
+        return self._advance(carry, inputs, lambda name, z: self.norms[name](z))
+
+    def _advance(self, carry: Carry, x: Array, norm: Callable[[str, Array], Array]):
+        """Take one step with ``norm(name, z)`` in the place of each BN."""
+        raise NotImplementedError
+
+    def freeze(self, carry: Carry, inputs: Array) -> "Cell":
+        """Return a cell with frozen statistics: the average over a run of this one.
+
+        Args:
+          carry: as `initialize_carry` gives it, or any for a batch of any size.
+          inputs: (T, batch, D).
+
+        Returns:
+          A cell of the same weights that takes x (D,), and whose state is that of one
+          member of a batch. Early steps, whose statistics differ, count like all.
+        """
+
+        def step(carry, x):
+            seen = {}
+
+            def norm(name, z):
+                seen[name] = jnp.stack([z.mean(0), z.var(0)])
+                return self.norms[name](z)
+
+            carry, _ = self._advance(carry, x, norm)
+            return carry, seen
+
+        _, seen = jax.lax.scan(step, carry, inputs)
+        frozen = nnx.clone(self)
+        frozen.batch = None
+        for name, statistics in seen.items():
+            frozen.norms[name].statistics = Constant(statistics.mean(0))
+        return frozen
+
+    def _freeze_on_noise(self, key: Array) -> None:
+        shape = (_NOISE_STEPS, _NOISE_BATCH, self.inputs)
+        inputs = jax.random.normal(key, shape, self.dtype)
+        self.batch = _NOISE_BATCH
+        frozen = self.freeze(self.initialize_carry(), inputs)
+        self.batch = None
+        self.norms = frozen.norms
+
+    def shape(self) -> tuple[int, ...]:
+        """(batch, features), or (features,) with frozen statistics."""
+        one = (self.features,)
+        return one if self.batch is None else (self.batch, *one)
+
+    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+        """Zeros: (batch, features), or (features,) with frozen statistics."""
+        del input_shape, rngs, carry_init
+        return self.zeros(*self.shape())
+
+    def random_inputs(self, key, length):
+        """Independent standard normal numbers, (T, batch, D); frozen, (T, D)."""
+        shape = (_checks.whole(length, "length", 1), *self.shape()[:-1], self.inputs)
+        return jax.random.normal(check_key(key), shape, self.dtype)
+
+
+_NOISE_STEPS = 64
+_NOISE_BATCH = 64
+
+
+class BatchNormRNN(_BatchNormCell):
+    r"""Recurrent batch normalisation in the network of one matrix.
+
+    $h_t = \tanh(\mathrm{BN}(W h_{t-1}; \gamma_h) + \mathrm{BN}(U x_t; \gamma_x) + b)$,
+    with $\mathrm{BN}(z; \gamma) = \gamma \odot (z - \mu)/\sigma$,
+    $\sigma^2 = \mathrm{var} + 10^{-5}$. With the statistics of the batch the state is
+    the whole batch, (batch, features), and $J_t$ couples its members: for unit k,
+    $\partial \mathrm{BN}(z)_m / \partial z_n = (\gamma_k / \sigma_k)
+    (\delta_{mn} - 1/B - \hat z_m \hat z_n / B)$. With frozen statistics it is
+    $\mathrm{diag}(\tanh' \odot \gamma_h / \sigma) W$ for each member by itself.
+
+    Args:
+      inputs: D.
+      features: size of h of one member.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      gain: gamma to begin with, of both; above 0.
+      batch: size of the batch, at least 2; or None for frozen statistics, those of a
+        run on standard normal inputs. `freeze` takes them from inputs of your own.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Cooijmans, Ballas, Laurent, Gulcehre & Courville, ICLR (2017), eq. 4-6 and sec. 4
+      for the gain of 0.1. Theirs are statistics for each step; here one set serves all.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        *,
+        key: Array,
+        dtype: Any = None,
+        gain: float | Array = 0.1,
+        batch: int | None = 8,
+    ):
+        super().__init__(inputs, features, dtype, batch)
+        positive(gain, "gain")
+        keys = jax.random.split(check_key(key))
+        self.a = gate(keys[0], self)
+        norms = {name: BatchNorm(self.features, gain, self.dtype) for name in "hx"}
+        self.norms = nnx.Dict(norms)
+        if batch is None:
+            self._freeze_on_noise(keys[1])
+
+    def _advance(self, carry, x, norm):
+        a = norm("h", matmul(carry, self.a.W[...].T))
+        a = a + norm("x", matmul(x, self.a.U[...].T))
+        h = tanh(a + jnp.broadcast_to(self.a.b[...], a.shape))
+        return h, h
+
+
+class BatchNormLSTM(_BatchNormCell):
+    r"""Recurrent batch normalisation in an LSTM.
+
+    .. math::
+        (i, f, o, g) &= \mathrm{BN}(W h; \gamma_h) + \mathrm{BN}(U x; \gamma_x) + b, \\
+        c' &= \sigma(f) \odot c + \sigma(i) \odot \tanh(g), \qquad
+        h' = \sigma(o) \odot \tanh(\mathrm{BN}(c'; \gamma_c)).
+
+    The carry is (c, h), (batch, features) each. At fixed h, dc'/dc is diag(sigma(f)):
+    the path of the memory is not normalised.
+
+    Args:
+      inputs: D.
+      features: size of c and of h of one member.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      gain: gamma to begin with, of all three; above 0.
+      forget_bias: what b has for f to begin with; 0 for the others.
+      batch: as for `BatchNormRNN`.
+
+    Raises:
+      ValueError, TypeError: an argument is not as said here.
+
+    Source:
+      Cooijmans et al., ICLR (2017), eq. 6-8; beta_c = 0.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        *,
+        key: Array,
+        dtype: Any = None,
+        gain: float | Array = 0.1,
+        forget_bias: float = 1.0,
+        batch: int | None = 8,
+    ):
+        super().__init__(inputs, features, dtype, batch)
+        positive(gain, "gain")
+        keys = jax.random.split(check_key(key), 5)
+        self.ifog = stacked(keys[:4], self, (0.0, forget_bias, 0.0, 0.0))
+        F = self.features
+        norms = {
+            name: BatchNorm(size, gain, self.dtype)
+            for name, size in {"h": 4 * F, "x": 4 * F, "c": F}.items()
+        }
+        self.norms = nnx.Dict(norms)
+        if batch is None:
+            self._freeze_on_noise(keys[4])
+
+    def _advance(self, carry, x, norm):
+        c, h = carry
+        a = norm("h", matmul(h, self.ifog.W[...].T))
+        a = a + norm("x", matmul(x, self.ifog.U[...].T))
+        a = a + jnp.broadcast_to(self.ifog.b[...], a.shape)
+        i, f, o, g = jnp.split(a, 4, axis=-1)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(norm("c", c))
+        return (c, h), h
+
+    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+        """(c, h): zeros, each (batch, features), or (features,) if frozen."""
+        del input_shape, rngs, carry_init
+        return self.zeros(*self.shape()), self.zeros(*self.shape())
