@@ -157,3 +157,148 @@ def test_a_wrong_gain_or_dtype_is_refused_by_name():
         inspect.unwrap(matrices.gaussian)(key(1), 3, gain=jnp.ones(3))
     with pytest.raises(TypeError, match="`dtype` must be float32 or float64"):
         inspect.unwrap(matrices.orthogonal)(key(1), 3, dtype=jnp.float16)
+
+
+def test_a_sparse_matrix_has_so_many_nonzeros_in_each_row(dtype):
+    N, nonzeros, gain = 200, 15, 1.5
+    W = matrices.sparse(key(1), N, nonzeros=nonzeros, gain=gain, dtype=dtype)
+    assert W.dtype == dtype
+    W = np.asarray(W, np.float64)
+    assert ((W != 0).sum(1) == nonzeros).all()
+    assert len({tuple(np.flatnonzero(row)) for row in W}) == N
+    # Each place is taken in a row with probability 15/200.
+    p = nonzeros / N
+    taken = (W != 0).sum(0)
+    assert np.abs(taken - N * p).max() < 6 * np.sqrt(N * p * (1 - p))
+    entries = W[W != 0]
+    n = N * nonzeros
+    assert abs(entries.mean()) < 6 * gain / np.sqrt(nonzeros * n)
+    variance = (entries**2).mean() * nonzeros / gain**2
+    assert abs(variance - 1) < 6 * np.sqrt(2 / n)
+    # "The spectral radius is near g."
+    assert abs(np.abs(np.linalg.eigvals(W)).max() / gain - 1) < 0.2
+
+
+def test_a_sparse_matrix_may_be_full_and_is_drawn_anew_from_a_new_key():
+    assert (matrices.sparse(key(1), 4, nonzeros=4) != 0).all()
+    first, second = (matrices.sparse(key(k), 9, nonzeros=2) for k in (1, 2))
+    assert ((first != 0) != (second != 0)).any()
+
+
+@pytest.mark.parametrize(
+    "W",
+    [
+        [[-3.0, 1.0], [0.0, 2.0]],
+        [[0.0, -2.0], [2.0, 0.0]],
+        np.random.default_rng(1).standard_normal((6, 6)),
+        np.random.default_rng(2).standard_normal((1, 1)),
+    ],
+    ids=["negative", "complex", "random", "single"],
+)
+@pytest.mark.parametrize("radius", [0.95, 3.0])
+def test_the_largest_eigenvalue_becomes_the_radius_given(W, radius, dtype, tolerance):
+    W = jnp.asarray(W, dtype)
+    found = matrices.with_spectral_radius(W, radius)
+    assert found.dtype == dtype
+    largest = np.abs(np.linalg.eigvals(np.asarray(found, np.float64))).max()
+    assert abs(largest - radius) < tolerance(1e-14, 1e-6) * 10
+    scale = np.asarray(found)[0, -1] / np.asarray(W)[0, -1]
+    assert scale > 0
+    np.testing.assert_allclose(found, scale * np.asarray(W), rtol=1e-6)
+
+
+def test_a_matrix_without_an_eigenvalue_but_zero_reads_nan():
+    shift = jnp.eye(3, k=1)
+    assert np.isnan(matrices.with_spectral_radius(shift, 0.9)).all()
+    assert np.isnan(matrices.with_spectral_radius(jnp.zeros((2, 2)), 0.9)).all()
+
+
+@pytest.mark.parametrize(
+    ("N", "linear", "relu"),
+    [
+        (25, 1.02047326, 1.49229217),
+        (100, 1.00502927, 1.43230357),
+        (500, 1.00100117, 1.41776517),
+    ],
+)
+def test_random_walk_gains_are_those_of_the_reference(N, linear, relu):
+    assert abs(matrices.random_walk_gain(N, "linear") - linear) < 6e-9
+    assert abs(matrices.random_walk_gain(N, "relu") - relu) < 6e-9
+
+
+@pytest.mark.parametrize("N", [2, 5, 8])
+def test_at_the_random_walk_gain_the_logarithm_of_the_norm_has_no_drift(N):
+    # One layer applied to a unit vector: W v has independent N(0, g^2/N) entries.
+    a = np.random.default_rng(N).standard_normal((200_000, N)) / N**0.5
+    for activation, h in [("linear", a), ("relu", np.maximum(a, 0))]:
+        norms = np.linalg.norm(h, axis=1)
+        steps = np.log(norms[norms > 0] * matrices.random_walk_gain(N, activation))
+        assert abs(steps.mean()) < 5 * steps.std() / len(steps) ** 0.5
+        with_linear = np.log(matrices.random_walk_gain(N, "linear"))
+        if activation == "relu":  # and another gain has one
+            shift = with_linear - np.log(matrices.random_walk_gain(N, "relu"))
+            assert abs(steps.mean() + shift) > 50 * steps.std() / len(steps) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (
+            lambda: unwrapped("sparse")(key(1), 3, nonzeros=4),
+            ValueError,
+            "`nonzeros` must be at least 1 and at most 3, but is 4",
+        ),
+        (
+            lambda: unwrapped("sparse")(key(1), 3, nonzeros=0),
+            ValueError,
+            "`nonzeros` must be at least 1 and at most 3, but is 0",
+        ),
+        (
+            lambda: unwrapped("sparse")(key(1), 3, nonzeros=1.5),
+            TypeError,
+            "`nonzeros` must be a whole number",
+        ),
+        (
+            lambda: unwrapped("sparse")(key(1), 3, nonzeros=1, gain=jnp.ones(3)),
+            ValueError,
+            r"`gain` must have shape \(\)",
+        ),
+        (
+            lambda: unwrapped("sparse")(key(1), 0, nonzeros=1),
+            ValueError,
+            "`N` must be at least 1",
+        ),
+        (
+            lambda: unwrapped("with_spectral_radius")(jnp.ones((2, 3)), 1.0),
+            ValueError,
+            r"`W` must have shape \(N, N\)",
+        ),
+        (
+            lambda: unwrapped("with_spectral_radius")(jnp.eye(2), jnp.ones(2)),
+            ValueError,
+            r"`radius` must have shape \(\)",
+        ),
+        (
+            lambda: unwrapped("with_spectral_radius")([[1, 2], [3, 4]], 1.0),
+            TypeError,
+            "`W` must be real with dtype float32 or float64",
+        ),
+        (
+            lambda: unwrapped("random_walk_gain")(0, "relu"),
+            ValueError,
+            "`N` must be at least 1",
+        ),
+        (
+            lambda: unwrapped("random_walk_gain")(3, "tanh"),
+            ValueError,
+            "`activation` must be 'linear' or 'relu', but is 'tanh'",
+        ),
+    ],
+)
+def test_wrong_arguments_of_the_newer_ones_are_refused_by_name(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def unwrapped(name):
+    return inspect.unwrap(getattr(matrices, name))

@@ -431,3 +431,23 @@ def test_values_that_are_no_table_are_refused(dtype):
     sentence = r"`spectrum.log_singular_values` must have shape \(R, N\).*\(3,\)"
     with pytest.raises(ValueError, match=sentence):
         vgjax.growth_rates(Spectrum(jnp.arange(3), one, one))
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("gain", [8.0, 16.0, 32.0])
+def test_spectrum_of_a_saturated_network_is_that_of_exact_arithmetic(gain):
+    cell = vgjax.cells.build("tanh", 1, 8, key=jax.random.key(1), gain=gain)
+    inputs = cell.random_inputs(jax.random.key(2), 40)
+    carry = 0.1 * jnp.ones(8)
+    found = vgjax.jacobian_spectrum(cell, carry, inputs).log_singular_values
+
+    # The states are ours: chaos would part a trajectory of NumPy's own from them.
+    states = np.asarray(vgjax.rollout(cell, carry, inputs).states)
+    W, U = np.asarray(cell.a.W[...]), np.asarray(cell.a.U[...])
+    a = states[:-1] @ W.T + np.asarray(inputs) @ U.T
+    assert np.abs(a).max() > 2 * gain
+    J = oracles.tanh_slope(a)[:, :, None] * W
+    answers = oracles.log_singular_values(J, {8, 40}, int(150 * gain) + 800)
+    for t, answer in answers.items():
+        np.testing.assert_allclose(found[t - 1], answer, rtol=0, atol=1e-9)
+    assert np.ptp(answers[40]) > 100 * gain

@@ -1,5 +1,6 @@
 """What all cells of the zoo share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -97,9 +98,9 @@ class Affine(nnx.Module):
 
 
 def gate(key: Array, cell: Cell, bias: float | Array = 0.0) -> Affine:
-    """Return an `Affine` as Flax initialises its gates.
+    """Return an `Affine` with W orthogonal, U normal of variance 1/D, b as given.
 
-    W is orthogonal, U of variance 1/D (LeCun), and the bias as given.
+    Flax does so too, but cuts off the tails of U.
     """
     keys = jax.random.split(key)
     return Affine(
@@ -173,11 +174,16 @@ def resolve(dtype: Any) -> np.dtype:
 
 def positive(x: Any, name: str) -> Any:
     """Return x if it is a number above 0; one that `jit` traces is not looked at."""
+    return number(x, name, "a number above 0", lambda x: x > 0)
+
+
+def number(x: Any, name: str, wanted: str, fits: Callable[[float], bool]) -> Any:
+    """Return x if it is a finite scalar that fits, or one that `jit` traces."""
     if isinstance(x, jax.core.Tracer):
         return x
-    fits = np.ndim(x) == 0 and np.issubdtype(np.asarray(x).dtype, np.number)
-    if not fits or not float(x) > 0:
-        msg = f"Argument `{name}` must be a number above 0, but is {x!r}."
+    scalar = np.ndim(x) == 0 and np.issubdtype(np.asarray(x).dtype, np.number)
+    if isinstance(x, bool) or not (scalar and np.isfinite(x) and fits(float(x))):
+        msg = f"Argument `{name}` must be {wanted}, but is {x!r}."
         raise ValueError(msg)
     return x
 

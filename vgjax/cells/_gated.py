@@ -9,7 +9,7 @@ from jax import Array
 
 from vgjax._linalg import matmul
 from vgjax.activations import sigmoid, tanh
-from vgjax.cells._cell import Affine, Cell, check_key, gate
+from vgjax.cells._cell import Affine, Cell, check_key, gate, number
 
 
 class GRU(Cell):
@@ -36,7 +36,7 @@ class GRU(Cell):
 
     Source:
       Cho et al., EMNLP (2014), eq. 5-8, with the reset gate after the product as in
-      Chung et al., arXiv:1412.3555 (2014), v1; initialised as `flax.nnx.GRUCell`.
+      Chung et al., arXiv:1412.3555 (2014), v1; initialised as `flax.linen.GRUCell`.
     """
 
     def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
@@ -244,9 +244,7 @@ class ChronoLSTM(LSTM):
         dtype: Any = None,
         Tmax: float = 100,
     ):
-        if isinstance(Tmax, bool) or not 3 <= Tmax < float("inf"):
-            msg = f"Argument `Tmax` must be at least 3 steps, but is {Tmax!r}."
-            raise ValueError(msg)
+        number(Tmax, "Tmax", "at least 3 steps", lambda x: x >= 3)
         keys = jax.random.split(check_key(key))
         super().__init__(inputs, features, key=keys[0], dtype=dtype)
         u = jax.random.uniform(

@@ -100,7 +100,8 @@ class LayerNormGRU(Cell):
     def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
         super().__init__(inputs, features, dtype)
         keys = jax.random.split(check_key(key), 3)
-        self.zr = stacked(keys[:2], self)
+        zr = stacked(keys[:2], self)
+        self.W_zr, self.U_zr = zr.W, zr.U
         n = gate(keys[2], self)
         self.W_n, self.U_n = n.W, n.U
         sizes = (2 * features, 2 * features, features, features)
@@ -110,8 +111,8 @@ class LayerNormGRU(Cell):
         """``h = (1 - z) n + z h``."""
         h = carry
         LN_1, LN_2, LN_3, LN_4 = self.norms
-        zr = LN_1(matmul(self.zr.W[...], h)) + LN_2(matmul(self.zr.U[...], x))
-        z, r = jnp.split(zr + self.zr.b[...], 2)
+        zr = LN_1(matmul(self.W_zr[...], h)) + LN_2(matmul(self.U_zr[...], x))
+        z, r = jnp.split(zr, 2)
         reset = sigmoid(r) * LN_4(matmul(self.W_n[...], h))
         n = tanh(LN_3(matmul(self.U_n[...], x)) + reset)
         h = sigmoid(-z) * n + sigmoid(z) * h

@@ -14,6 +14,7 @@ from vgjax.cells._cell import (
     check_key,
     choice,
     input_matrix,
+    number,
     positive,
     recurrent_matrix,
 )
@@ -177,7 +178,9 @@ class Antisymmetric(Cell):
     ):
         super().__init__(inputs, features, dtype)
         self.eps = float(positive(eps, "eps"))
-        self.gamma = float(gamma if gamma == 0 else positive(gamma, "gamma"))
+        self.gamma = float(
+            number(gamma, "gamma", "a number of at least 0", lambda x: x >= 0)
+        )
         keys = jax.random.split(check_key(key))
         self.W = nnx.Param(
             recurrent_matrix(keys[0], self.features, self.dtype, gain=gain)

@@ -92,10 +92,11 @@ class Leaky(Cell):
         tau = _checks.array(tau, "time_constants").astype(self.dtype)
         if tau.ndim > 0:
             _checks.shape(tau, "time_constants", "features", features=self.features)
-        if not isinstance(tau, jax.core.Tracer) and not bool(jnp.all(tau >= 1)):
+        fits = (tau >= 1) & (tau < jnp.inf)
+        if not isinstance(tau, jax.core.Tracer) and not bool(jnp.all(fits)):
             msg = (
-                f"Argument `time_constants` must be at least 1 step, "
-                f"but its smallest is {float(tau.min()):g}."
+                f"Argument `time_constants` must be finite and at least 1 step, "
+                f"but they go from {float(tau.min()):g} to {float(tau.max()):g}."
             )
             raise ValueError(msg)
         return jnp.broadcast_to(tau, (self.features,))
@@ -275,7 +276,8 @@ class Clockwork(Cell):
         N, of_unit = self.features, self._periods_of_units()
         heard = of_unit[:, None] <= of_unit[None, :]
         W = jax.random.normal(keys[0], (N, N), self.dtype)
-        std = gain / jnp.sqrt(heard.sum(1)).astype(self.dtype)
+        count = heard.sum(1).astype(self.dtype)
+        std = jnp.asarray(gain, self.dtype) / jnp.sqrt(count)
         self.a = Affine(
             jnp.where(heard, W * std[:, None], 0),
             input_matrix(keys[1], self),

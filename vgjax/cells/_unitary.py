@@ -187,7 +187,8 @@ class LRU(Cell):
         max_phase: float = 2 * jnp.pi,
     ):
         super().__init__(inputs, features, dtype)
-        if not 0 <= r_min < r_max <= 1:
+        real = all(isinstance(r, (int, float)) for r in (r_min, r_max))
+        if not (real and 0 <= r_min < r_max <= 1):
             msg = (
                 f"Argument `r_max` must be above `r_min` and at most 1, and `r_min` at "
                 f"least 0, but they are {r_max!r} and {r_min!r}."
@@ -202,13 +203,11 @@ class LRU(Cell):
         self.log_nu = nnx.Param(jnp.log(-log_radius))
         self.log_theta = nnx.Param(jnp.log(max_phase * phase))
         self.log_gamma = nnx.Param(jnp.log(-jnp.expm1(2 * log_radius)) / 2)
-        # (2, ...): real and imaginary parts, of variance 1/(2 D) and 1/(2 F) each.
+        # (2, ...): real and imaginary parts, of variance 1/(2 D) and 1/F each.
         self.B = nnx.Param(
             jax.random.normal(keys[2], (2, F, D), real) * (2 * D) ** -0.5
         )
-        self.C = nnx.Param(
-            jax.random.normal(keys[3], (2, D, F), real) * (2 * F) ** -0.5
-        )
+        self.C = nnx.Param(jax.random.normal(keys[3], (2, D, F), real) * F**-0.5)
         self.D = nnx.Param(jax.random.normal(keys[4], (D,), real))
 
     def advance(self, carry, x):
