@@ -48,7 +48,14 @@ class Expectation(NamedTuple):
     numbers: str
 
 
-def command_line(main: Callable, *, default: Any, toy: Any, description: str) -> None:
+def command_line(
+    main: Callable,
+    *,
+    default: Any,
+    toy: Any,
+    description: str,
+    listing: Callable | None = None,
+) -> None:
     """Run ``main(config, out)`` with what the command line says; Ctrl-C exits with 130.
 
     Args:
@@ -56,7 +63,12 @@ def command_line(main: Callable, *, default: Any, toy: Any, description: str) ->
       default: a frozen dataclass; the comments on its fields are their help.
       toy: the same dataclass at a size that runs in seconds; what --toy starts from.
       description: what --help says first.
+      listing: ``listing(config)`` is run instead of `main` where --list is given; the
+        description says what it prints.
     """
+    listed = listing is not None and "--list" in sys.argv[1:]
+    if listed:
+        sys.argv.remove("--list")
     # Looked at before tyro does: it decides which defaults --help shows.
     base = toy if "--toy" in sys.argv[1:] else default
     flat = tyro.conf.arg(name="")  # --seed, not --config.seed
@@ -85,7 +97,7 @@ def command_line(main: Callable, *, default: Any, toy: Any, description: str) ->
     # A window is not wanted, and there may be no display.
     mpl.use("agg")
     try:
-        main(config, out)
+        listing(config) if listed else main(config, out)
     except KeyboardInterrupt:
         print("\nInterrupted; nothing was written.", file=sys.stderr)
         sys.exit(_INTERRUPTED)

@@ -10,6 +10,7 @@ import optax
 import oracles
 import pytest
 from flax import nnx
+from test_lowering import precisions
 
 import vgjax
 from vgjax import cells
@@ -352,3 +353,21 @@ def test_unknown_class_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'vgjax.cells' has no attribute 'LTSM'"):
         cells.LTSM  # noqa: B018
     assert "LSTM" in dir(cells)
+
+
+# Devices
+
+
+@every_cell
+def test_a_step_lowers_for_every_device_at_full_precision(name, dtype):
+    cell, carry, inputs = case(name, dtype=dtype)
+    x = None if inputs is None else jax.tree.map(lambda a: a[0], inputs)
+
+    def step(cell, carry, x):
+        return cell(carry, x)
+
+    found = precisions(step, (cell, carry, x))
+    assert set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
+    traced = jax.jit(step).trace(cell, carry, x)
+    for platform in ("cpu", "cuda", "tpu"):
+        assert traced.lower(lowering_platforms=(platform,)).as_text()
