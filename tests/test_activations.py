@@ -141,9 +141,11 @@ def test_values_are_those_of_jax(name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_plain_tanh_has_lost_what_ours_keeps(dtype):
-    x = jnp.asarray(8.0 if dtype == "float32" else 20.0, dtype)
-    assert jax.grad(jnp.tanh)(x) == 0
-    np.testing.assert_allclose(jax.grad(activations.tanh)(x), 4 * np.exp(-2 * x), 1e-6)
+    x = jnp.asarray(10.0 if dtype == "float32" else 20.0, dtype)
+    truth = 4 * np.exp(-2.0 * float(x))
+    np.testing.assert_allclose(jax.grad(activations.tanh)(x), truth, rtol=1e-6)
+    # 0, or an ulp of 1 where XLA does not contract the polynomials of tanh.
+    assert abs(float(jax.grad(jnp.tanh)(x)) - truth) > 0.9 * truth
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "hard_tanh", "elu"])
