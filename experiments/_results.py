@@ -178,9 +178,9 @@ def report(expectations: Sequence[Expectation]) -> None:
 
 
 def console() -> Console:
-    """Return a console of at most 100 columns, and of that many in a pipe."""
+    """Return a console of at most 110 columns, and of that many in a pipe."""
     found = Console()
-    width = min(found.width, 100) if found.is_terminal else 100
+    width = min(found.width, 110) if found.is_terminal else 110
     return Console(highlight=False, markup=False, width=width)
 
 

@@ -440,10 +440,10 @@ def print_tables(measured: dict[str, Any], config: Config) -> None:
 def _rate(of: dict[str, Any], i: int) -> str:
     rates = np.asarray(of["rates"])[:, i]
     kept = rates[np.isfinite(rates)]
-    measured = "-inf"
-    if kept.size:
-        spread = f"{kept.std():.2f}".removeprefix("0")
-        measured = f"{_short(kept.mean())}±{spread}"
+    if kept.size == 0:
+        measured = "-inf"
+    else:
+        measured = f"{_short(kept.mean())}±{_short(kept.std())}"
     if 0 < kept.size < rates.size:
         return f"{measured} {kept.size}/{rates.size}"
     predicted = np.asarray(of["predicted"])[:, i].mean()
