@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.core import Tracer
 
 from vgjax import _checks, matrices
 from vgjax._linalg import matmul
@@ -179,7 +180,7 @@ def positive(x: Any, name: str) -> Any:
 
 def number(x: Any, name: str, wanted: str, fits: Callable[[float], bool]) -> Any:
     """Return x if it is a finite scalar that fits, or one that `jit` traces."""
-    if isinstance(x, jax.core.Tracer):
+    if isinstance(x, Tracer):
         return x
     scalar = np.ndim(x) == 0 and np.issubdtype(np.asarray(x).dtype, np.number)
     if isinstance(x, bool) or not (scalar and np.isfinite(x) and fits(float(x))):

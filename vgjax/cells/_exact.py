@@ -81,7 +81,7 @@ def _exact_nnx(cell: Any) -> Any:
     if nnx is None or not isinstance(cell, nnx.Module):
         return None
     ours = type(cell).__module__.startswith("vgjax.cells.")
-    changes = {} if ours else _exchanged(cell, "flax.nnx.")
+    changes = {} if ours else _exchanged(cell, "flax.nnx.") or {}
     if not (ours or changes):
         return None
     new = nnx.clone(cell)

@@ -221,11 +221,13 @@ class _BatchNormCell(Cell):
             _checks.shape(inputs, "inputs", "batch D", **sizes)
         return self._advance(carry, inputs, lambda name, z: self.norms[name](z))
 
+    norms: nnx.Dict
+
     def _advance(self, carry: Carry, x: Array, norm: Callable[[str, Array], Array]):
         """Take one step with ``norm(name, z)`` in the place of each BN."""
         raise NotImplementedError
 
-    def freeze(self, carry: Carry, inputs: Array) -> "Cell":
+    def freeze(self, carry: Carry, inputs: Array) -> "_BatchNormCell":
         """Return a cell with frozen statistics: the average over a run of this one.
 
         Args:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.core import Tracer
 
 from vgjax import _checks
 from vgjax._linalg import matmul
@@ -93,7 +94,7 @@ class Leaky(Cell):
         if tau.ndim > 0:
             _checks.shape(tau, "time_constants", "features", features=self.features)
         fits = (tau >= 1) & (tau < jnp.inf)
-        if not isinstance(tau, jax.core.Tracer) and not bool(jnp.all(fits)):
+        if not isinstance(tau, Tracer) and not bool(jnp.all(fits)):
             msg = (
                 f"Argument `time_constants` must be finite and at least 1 step, "
                 f"but they go from {float(tau.min()):g} to {float(tau.max()):g}."

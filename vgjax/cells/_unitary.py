@@ -20,10 +20,8 @@ class _Orthogonal(Cell):
         keys = jax.random.split(check_key(key), 3)
         self.M = nnx.Param(self.skew(keys[0]))
         self.U = nnx.Param(input_matrix(keys[1], self))
-        bounds = {"minval": -0.01, "maxval": 0.01}
-        self.b = nnx.Param(
-            jax.random.uniform(keys[2], (self.features,), self.dtype, **bounds)
-        )
+        b = jax.random.uniform(keys[2], (self.features,), self.dtype, -0.01, 0.01)
+        self.b = nnx.Param(b)
 
     def skew(self, key: Array) -> Array:
         """(N, N), of which what lies above the diagonal makes A = M - M^T."""
