@@ -103,19 +103,6 @@ def antisymmetric(eps, gamma):
 # On the unit circle.
 
 
-def modrelu(z, b):
-    sign = np.sign(z.real)
-    return np.where(sign * z.real + b > 0, z + sign * b, 0)
-
-
-def mod_relu_cell(W):
-    def step(p, s, x, t):
-        h = modrelu(W @ s + p["U"] @ x, p["b"])
-        return h, h
-
-    return step
-
-
 def lru(p, s, x, t):
     """The complex state is carried as its real parts, then its imaginary ones."""
     lam = np.exp(-np.exp(p["log_nu"]) + 1j * np.exp(p["log_theta"]))

@@ -291,11 +291,13 @@ def test_at_the_random_walk_gain_the_logarithm_of_the_norm_has_no_drift(N):
         (
             lambda: unwrapped("random_walk_gain")(3, "tanh"),
             ValueError,
-            "`activation` must be 'linear' or 'relu', but is 'tanh'",
+            "`activation` must be one of 'linear', 'relu', but is 'tanh'",
         ),
     ],
 )
-def test_wrong_arguments_of_the_newer_ones_are_refused_by_name(call, error, match):
+def test_wrong_arguments_of_sparse_radius_and_walk_gain_are_refused_by_name(
+    call, error, match
+):
     with pytest.raises(error, match=match):
         call()
 

@@ -302,7 +302,9 @@ def test_a_carry_of_whole_numbers_alone_and_a_forgotten_point_are_refused(dtype)
         vgjax.rollout(still, (jnp.zeros(2, jnp.int32),), length=2)
     with pytest.raises(TypeError, match=r"`carry\[1\]` must be real .* int"):
         vgjax.rollout(still, (jnp.zeros(2, dtype), 3), length=2)
-    with pytest.raises(ValueError, match=r"carry\[0\] goes in as int32"):
+    with pytest.raises(
+        ValueError, match=r"carry\[0\] goes in as int32\[\] .*\[\]\.(\n|$)"
+    ):
         vgjax.rollout(
             lambda carry, _: ((carry[0].astype(dtype), carry[1]), None),
             (jnp.zeros((), jnp.int32), jnp.zeros(2, dtype)),

@@ -14,6 +14,7 @@ from test_lowering import precisions
 
 import vgjax
 from vgjax import cells
+from vgjax.cells import _zoo
 
 T, D = 12, 2
 
@@ -38,7 +39,7 @@ SMALL = {
     "transformer": {"features": 2, "tokens": 3},
     "shared_transformer": {"features": 2, "tokens": 3},
 }
-OVER_DEPTH = {name for name in cells.names() if "layers" in name or "tran" in name}
+OVER_DEPTH = {name for name in cells.names() if cells.is_over_depth(name)}
 OF_ITS_OWN = {name for name in OVER_DEPTH if not name.startswith("shared")}
 
 
@@ -73,6 +74,11 @@ def is_whole(a):
     return jnp.issubdtype(a.dtype, jnp.integer)
 
 
+def at(inputs, t):
+    """What goes in at step t."""
+    return None if inputs is None else jax.tree.map(lambda a: a[t], inputs)
+
+
 def real_part(carry):
     """Flat state, without clocks, and the carry that a changed one belongs to."""
     leaves, structure = jax.tree.flatten(carry)
@@ -95,16 +101,25 @@ def jacobians_of(name):
 every_cell = pytest.mark.parametrize("name", cells.names())
 
 
-def test_the_zoo_has_what_the_field_knows():
-    assert len(cells.names()) == len(set(cells.names())) == 39
+def test_the_zoo_has_39_cells_and_every_class_of_it_a_home():
+    assert len(cells.names()) == 39
     assert set(SMALL) <= set(cells.names())
+    assert len(OVER_DEPTH) == 10
+    for classes in _zoo.HOMES.values():
+        for name in classes:
+            assert getattr(cells, name).__name__ == name
+            assert f"`{name}`" in cells.__doc__
 
 
 @pytest.mark.float64
 @every_cell
 def test_jacobian_is_the_central_difference(name):
+    # After three steps clocks have ticked, some units wait, and caches have filled.
+    t = 3
     cell, carry, inputs = case(name)
-    x = None if inputs is None else jax.tree.map(lambda a: a[0], inputs)
+    for s in range(t):
+        carry, _ = cell(carry, at(inputs, s))
+    x = at(inputs, t)
     state, with_state = real_part(carry)
 
     @jax.jit
@@ -119,7 +134,7 @@ def test_jacobian_is_the_central_difference(name):
         after(jnp.concatenate([state[None] + s for s in (steps, -steps)]))
     )
     difference = ((there[: len(state)] - there[len(state) :]) / (2 * h)).T
-    np.testing.assert_allclose(jacobians_of(name)[0], difference, rtol=0, atol=2e-8)
+    np.testing.assert_allclose(jacobians_of(name)[t], difference, rtol=0, atol=2e-8)
     assert np.abs(difference).max() > 1e-3
 
 
@@ -151,22 +166,25 @@ def test_spectrum_of_a_cell_is_that_of_its_jacobians(name):
 @every_cell
 def test_new_weights_run_the_compiled_program_and_keys_make_an_ensemble(name, dtype):
     _, carry, inputs = case(name, dtype=dtype)
-
     traces = []
 
-    def states(cell):
+    def made(key):
+        cell = build(name, key, dtype=dtype)
+        # Weights of their own are drawn with the layers.
+        return cell, cell.random_inputs(key, T) if name in OF_ITS_OWN else inputs
+
+    def states(cell, inputs):
         traces.append(name)
         return vgjax.rollout(cell, carry, inputs, length=T).states
 
     run = jax.jit(states)
     keys = jax.random.split(jax.random.key(5), 2)
-    by_itself = np.stack([run(build(name, key, dtype=dtype)) for key in keys])
+    by_itself = np.stack([run(*made(key)) for key in keys])
     assert len(traces) == 1
-    ensemble = jax.vmap(lambda key: states(build(name, key, dtype=dtype)))(keys)
+    ensemble = jax.vmap(lambda key: states(*made(key)))(keys)
     atol = 1e-5 if dtype == jnp.float32 else 1e-13
     np.testing.assert_allclose(ensemble, by_itself, rtol=0, atol=atol)
-    if name not in OF_ITS_OWN:  # whose weights are the inputs
-        assert np.abs(by_itself[0] - by_itself[1]).max() > 1e-4
+    assert np.abs(by_itself[0] - by_itself[1]).max() > 1e-4
     assert by_itself.dtype == dtype
 
 
@@ -254,20 +272,33 @@ def test_an_option_list_does_not_name_what_makes_the_cell_what_it_is():
 
 BAD = [
     # An unknown name, with all there are and the nearest.
-    ("lsmt", {}, ValueError, "`name` must be one of linear, .*lru.*'lsmt'; .*'lstm'"),
+    (
+        "lsmt",
+        {},
+        ValueError,
+        "`name` must be one of 'linear', .*'lru'.*'lsmt'; .*'lstm'",
+    ),
     ("LSTM", {}, ValueError, "but is 'LSTM'; the nearest is 'lstm'"),
+    (["lstm"], {}, ValueError, r"`name` must be one of .* but is \['lstm'\]"),
+    ("lstm", {"forget_bias": "a"}, ValueError, "`forget_bias` must be a finite number"),
+    ("layers", {"layer": 3}, TypeError, "`layer` must be an option of 'layers'"),
     ("zzzzz", {}, ValueError, "but is 'zzzzz'\\.$"),
     # An unknown option, likewise.
     (
         "lstm",
         {"forgetbias": 1.0},
         TypeError,
-        "`forgetbias` must be an option of 'lstm', forget_bias, but is none; "
+        "`forgetbias` must be an option of 'lstm', but its options are forget_bias; "
         "the nearest is 'forget_bias'",
     ),
-    ("gru", {"gain": 1.0}, TypeError, "`gain` .* of 'gru', of which there are none"),
+    ("gru", {"gain": 1.0}, TypeError, "`gain` .* of 'gru', but its options are none"),
     ("irnn", {"activation": "tanh"}, TypeError, "`activation` must be an option of"),
-    ("layers", {"batch": 3}, TypeError, "`batch` .* of 'layers', activation, gain"),
+    (
+        "layers",
+        {"batch": 3},
+        TypeError,
+        "`batch` .* of 'layers', but its options are activation, gain",
+    ),
     # Values.
     ("tanh", {"gain": 0.0}, ValueError, "`gain` must be a number above 0, but is 0.0"),
     ("layers", {"gain": -1}, ValueError, "`gain` must be a number above 0, but is -1"),
@@ -297,19 +328,37 @@ BAD = [
     ),
     ("skip", {"delay": 0}, ValueError, "`delay` must be at least 1, but is 0"),
     ("skip", {"delay": 1.5}, TypeError, "`delay` must be a whole number, but is 1.5"),
-    ("dilated", {"dilations": ()}, ValueError, "`dilations` must be whole numbers"),
+    (
+        "dilated",
+        {"dilations": ()},
+        ValueError,
+        "`dilations` must be a sequence .* is \\(\\)",
+    ),
     ("dilated", {"dilations": (1, 0)}, ValueError, r"`dilations\[1\]` must be at"),
     ("clockwork", {"periods": (1, 2, 4)}, ValueError, "`features` must be a multiple"),
     ("clockwork", {"periods": (2, 1)}, ValueError, "`periods` must be ascending"),
-    ("clockwork", {"periods": 3}, ValueError, "`periods` must be whole numbers"),
+    ("clockwork", {"periods": 3}, ValueError, "`periods` must be a sequence .* is 3"),
     ("chrono_lstm", {"Tmax": 2}, ValueError, "`Tmax` must be at least 3 .* is 2"),
     ("chrono_lstm", {"Tmax": np.nan}, ValueError, "`Tmax` must be at least 3"),
     ("batch_norm_rnn", {"batch": 1}, ValueError, "`batch` must be at least 2"),
     ("residual", {"eps": 0.0}, ValueError, "`eps` must be a number above 0"),
     ("antisymmetric", {"gamma": -0.1}, ValueError, "`gamma` must be .* at least 0"),
+    ("leaky", {"log_uniform": (1, "b")}, ValueError, "`log_uniform` must be .* 'b'"),
+    ("leaky", {"time_constants": [1j] * 4}, TypeError, "`time_constants` must be real"),
+    ("tanh", {"gain": 1j}, ValueError, "`gain` must be a number above 0, but is 1j"),
+    ("layers", {"activation": ["tanh"]}, ValueError, r"`activation` must be one of"),
+    ("lstm", {"forget_bias": np.nan}, ValueError, "`forget_bias` must be a finite"),
+    (
+        "clockwork",
+        {"periods": (1, 2**40)},
+        ValueError,
+        r"`periods\[1\]` must be .* most",
+    ),
+    ("transformer", {"causal": "no"}, TypeError, "`causal` must be True or False"),
+    ("tanh", {"key": np.zeros(3, np.uint32)}, TypeError, r"JAX key, .* uint32\[3\]"),
     ("residual", {"eps": np.inf}, ValueError, "`eps` must be a number .* is inf"),
     ("chrono_lstm", {"Tmax": "10"}, ValueError, "`Tmax` must be .* but is '10'"),
-    ("lru", {"r_max": "a"}, ValueError, "`r_max` must be above .* 'a'"),
+    ("lru", {"r_max": "a"}, ValueError, "`r_max` must be a radius .* 'a'"),
     ("cayley", {"negative": 5}, ValueError, "`negative` must be .* at most 4"),
     ("lru", {"r_min": 0.9, "r_max": 0.8}, ValueError, "`r_max` must be above `r_min`"),
     ("lru", {"max_phase": 0}, ValueError, "`max_phase` must be a number above 0"),
@@ -329,7 +378,7 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "given", "error", "match"), BAD)
 def test_what_build_cannot_use_is_refused_in_one_sentence(name, given, error, match):
-    D_of_it = 0 if name in OVER_DEPTH else D
+    D_of_it = 0 if str(name) in OVER_DEPTH else D
     sizes = {"inputs": D_of_it, "features": 4, "key": jax.random.key(0)}
     with pytest.raises(error, match=match) as raised:
         cells.build(name, **{**sizes, **given})
@@ -343,6 +392,73 @@ def test_inputs_of_another_width_are_refused_by_name(dtype):
     cell, carry, _ = case("batch_norm_rnn", dtype=dtype)
     with pytest.raises(ValueError, match=r"`inputs` must have shape \(batch=4, D=2\)"):
         vgjax.rollout(cell, carry, jnp.zeros((T, 2), dtype))
+
+
+def test_a_radius_may_be_a_numpy_number():
+    cell = build("lru", 1, r_max=np.float32(0.95), r_min=np.float64(0.5))
+    assert float(jnp.exp(-jnp.exp(cell.log_nu[...])).max()) < 0.951
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("lru", {"r_max": np.float64(0.99), "max_phase": np.float64(1.0)}),
+        ("residual", {"eps": np.float64(0.1)}),
+        ("antisymmetric", {"gamma": np.float64(0.1), "gain": np.float64(1.0)}),
+        ("layers", {"gain": jnp.array(2.0)}),
+        ("clockwork", {"gain": np.array(2.0)}),
+        ("minimal_rnn", {"features": np.int64(4), "forget_bias": np.float64(1.0)}),
+        ("chrono_lstm", {"Tmax": np.float64(10.0)}),
+        ("leaky", {"time_constants": np.arange(1.0, 5.0)}),
+    ],
+)
+def test_numbers_of_numpy_leave_a_cell_the_dtype_it_was_asked_for(name, given):
+    cell, carry, inputs = case(name, dtype=jnp.float32, **given)
+    found = vgjax.rollout(cell, carry, inputs, length=T).states
+    assert found.dtype == jnp.float32
+
+
+def test_a_sweep_may_trace_what_is_a_number(dtype):
+    _, carry, inputs = case("residual", dtype=dtype)
+
+    def last(eps):
+        cell = build("residual", 1, eps=eps, dtype=dtype)
+        return vgjax.rollout(cell, carry, inputs).states[-1]
+
+    found = jax.vmap(last)(jnp.array([0.1, 0.2], dtype))
+    np.testing.assert_allclose(found[1], last(0.2), rtol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    with pytest.raises(TypeError, match="`gain` must be known when layers are built"):
+        jax.vmap(lambda g: build("layers", 1, gain=g).features)(jnp.ones(2, dtype))
+
+
+def test_freezing_wants_a_batch_of_a_cell_that_is_not_frozen(dtype):
+    cell, carry, inputs = case("batch_norm_rnn", dtype=dtype)
+    with pytest.raises(ValueError, match=r"`inputs` must have shape \(T, batch, D=2\)"):
+        cell.freeze(carry, inputs[..., :1])
+    with pytest.raises(
+        ValueError, match="`inputs` must be those of a batch of at least"
+    ):
+        cell.freeze(carry[:1], inputs[:, :1])
+    with pytest.raises(ValueError, match=".* whose statistics are not frozen yet"):
+        cell.freeze(carry, inputs).freeze(carry, inputs)
+
+
+def test_a_batch_of_another_size_is_refused_over_depth(dtype):
+    cell, carry, inputs = case("batch_norm_layers", dtype=dtype)
+    with pytest.raises(ValueError, match=r"`carry` must have shape \(3, 2\), but has"):
+        vgjax.rollout(cell, carry[0], inputs)
+
+
+def test_layers_are_refused_by_name_where_they_are_none(dtype):
+    cell, carry, _ = case("layers", dtype=dtype)
+    with pytest.raises(TypeError, match="`inputs` must be layers, as of random_inputs"):
+        vgjax.rollout(cell, carry, jnp.zeros((T, 4), dtype))
+    with pytest.raises(TypeError, match="`layer` must be a class of layers, but is 'D"):
+        cells.Layers(0, 4, key=jax.random.key(0), layer="Dense")
+    with pytest.raises(ValueError, match="`features` must be at least 1, but is 0"):
+        cells.TransformerBlock(0, key=jax.random.key(0))
 
 
 def test_depth_wants_a_key_for_its_first_state():
@@ -362,7 +478,7 @@ def test_unknown_class_is_an_attribute_error():
 @every_cell
 def test_a_step_lowers_for_every_device_at_full_precision(name, dtype):
     cell, carry, inputs = case(name, dtype=dtype)
-    x = None if inputs is None else jax.tree.map(lambda a: a[0], inputs)
+    x = at(inputs, 0)
 
     def step(cell, carry, x):
         return cell(carry, x)

@@ -281,7 +281,7 @@ def test_a_state_over_depth_is_a_vector_a_batch_or_tokens():
         ("antisymmetric", 3, {"gamma": -1.0}, "`gamma` must be"),
         ("skip", 3, {"delay": 0}, "`delay` must be at least 1"),
         ("dilated", 3, {"dilations": (1, 0)}, r"`dilations\[1\]` must be at least 1"),
-        ("dilated", 3, {"dilations": ()}, "`dilations` must be whole numbers"),
+        ("dilated", 3, {"dilations": ()}, "`dilations` must be a sequence"),
         ("clockwork", 4, {"periods": (2, 1)}, "`periods` must be ascending"),
         ("clockwork", 3, {"periods": (1, 2)}, "`features` must be a multiple of the 2"),
         ("cayley", 3, {"negative": 4}, "`negative` must be at least 0 and at most 3"),

@@ -209,7 +209,7 @@ def test_an_lru_draws_its_projections_as_its_paper_does():
 
 def test_an_impossible_ring_is_refused_by_name():
     for given in ({"r_min": 0.5, "r_max": 0.5}, {"r_max": 1.1}, {"r_min": -0.1}):
-        with pytest.raises(ValueError, match="`r_max` must be above `r_min`"):
+        with pytest.raises(ValueError, match="`r_m.*` must be (above|a radius)"):
             build("lru", 2, 3, **given)
 
 

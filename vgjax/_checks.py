@@ -6,11 +6,13 @@ docstring of the function says.
 """
 
 import operator
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 X64_REMEDIES = (
     "call jax.config.update('jax_enable_x64', True) before anything else, "
@@ -112,3 +114,57 @@ def whole(n: Any, name: str, low: int, high: int | None = None) -> int:
         msg = f"Argument `{name}` must be at least {low}{upper}, but is {n}."
         raise ValueError(msg)
     return n
+
+
+def dtype_or_default(dtype: Any) -> np.dtype:
+    """Return `dtype` checked, or JAX's default float where it is None."""
+    default = jnp.result_type(float)
+    return floating_dtype(default if dtype is None else dtype, "dtype")
+
+
+def number(x: Any, name: str, wanted: str, fits: Callable[[float], bool]) -> Any:
+    """Return x if it is a finite real scalar that fits, or one that `jit` traces."""
+    if isinstance(x, Tracer):
+        return x
+    scalar = np.ndim(x) == 0 and np.asarray(x).dtype.kind in "iuf"
+    if not (scalar and np.isfinite(x) and fits(float(x))):
+        msg = f"Argument `{name}` must be {wanted}, but is {x!r}."
+        raise ValueError(msg)
+    return x
+
+
+def positive(x: Any, name: str) -> Any:
+    """Return x if it is a number above 0, or one that `jit` traces."""
+    return number(x, name, "a number above 0", lambda x: x > 0)
+
+
+def choice(x: Any, name: str, among: Collection[str], hint: str = "") -> str:
+    """Return x if it is one of these words."""
+    if not (isinstance(x, str) and x in among):
+        listed = ", ".join(repr(word) for word in among)
+        msg = f"Argument `{name}` must be one of {listed}, but is {x!r}{hint}."
+        raise ValueError(msg)
+    return x
+
+
+def multiple(n: int, name: str, of: int, what: str) -> int:
+    """Return n if it is a multiple of the number of something."""
+    if n % of != 0:
+        msg = f"Argument `{name}` must be a multiple of the {of} {what}, but is {n}."
+        raise ValueError(msg)
+    return n
+
+
+def key(x: Any, name: str = "key") -> jax.Array:
+    """Return x if it is one JAX key, new style or old."""
+    dtype = getattr(x, "dtype", None)
+    if dtype is not None:
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key) and x.shape == ():
+            return x
+        if dtype == jnp.uint32 and x.shape in ((2,), (4,)):
+            return x
+    found = type(x).__name__ if dtype is None else f"{dtype}{list(x.shape)}"
+    msg = (
+        f"Argument `{name}` must be a JAX key, as of jax.random.key(0), but is {found}."
+    )
+    raise TypeError(msg)

@@ -53,7 +53,7 @@ def gaussian(
       Phys. Rev. Lett. 61, 259 (1988), for the gain.
     """
     N = _checks.whole(N, "N", 1)
-    dtype = _dtype_or_default(dtype)
+    dtype = _checks.dtype_or_default(dtype)
     _checks.shape(gain, "gain", "")
     return jnp.asarray(gain, dtype) * jax.random.normal(key, (N, N), dtype) / N**0.5
 
@@ -80,7 +80,7 @@ def orthogonal(
       matrix, its signs put right.
     """
     N = _checks.whole(N, "N", 1)
-    return jax.random.orthogonal(key, N, dtype=_dtype_or_default(dtype))
+    return jax.random.orthogonal(key, N, dtype=_checks.dtype_or_default(dtype))
 
 
 def normal(
@@ -238,7 +238,7 @@ def sparse(
     """
     N = _checks.whole(N, "N", 1)
     nonzeros = _checks.whole(nonzeros, "nonzeros", 1, N)
-    dtype = _dtype_or_default(dtype)
+    dtype = _checks.dtype_or_default(dtype)
     _checks.shape(gain, "gain", "")
     places, entries = jax.random.split(key)
     # The order of N independent numbers is a random permutation, for each row.
@@ -250,11 +250,12 @@ def sparse(
 def with_spectral_radius(
     W: Float[Array, "N N"], radius: float | Array
 ) -> Float[Array, "N N"]:
-    """Return W times what makes its largest eigenvalue so large.
+    """Return W rescaled to a given spectral radius.
 
     Args:
       W: (N, N).
-      radius: spectral radius, max |eigenvalue|, of the result; scalar.
+      radius: spectral radius, max |eigenvalue|, of the result; scalar. A negative one
+        turns the sign of W.
 
     Returns:
       (N, N). NaN where W has no eigenvalue but zero.
@@ -299,16 +300,14 @@ def random_walk_gain(N: int, activation: str) -> float:
       approximation of it.
     """
     N = _checks.whole(N, "N", 1)
+    _checks.choice(activation, "activation", ("linear", "relu"))
     if activation == "linear":
         return float((N / 2) ** 0.5 * np.exp(-digamma(N / 2) / 2))
-    if activation == "relu":
-        K = np.arange(1, N + 1)
-        log_ways = gammaln(N + 1) - gammaln(K + 1) - gammaln(N - K + 1)
-        chance = np.exp(log_ways - N * np.log(2))
-        mean = (chance * (np.log(2) + digamma(K / 2))).sum() / chance.sum()
-        return float(N**0.5 * np.exp(-mean / 2))
-    msg = f"Argument `activation` must be 'linear' or 'relu', but is {activation!r}."
-    raise ValueError(msg)
+    K = np.arange(1, N + 1)
+    log_ways = gammaln(N + 1) - gammaln(K + 1) - gammaln(N - K + 1)
+    chance = np.exp(log_ways - N * np.log(2))
+    mean = (chance * (np.log(2) + digamma(K / 2))).sum() / chance.sum()
+    return float(N**0.5 * np.exp(-mean / 2))
 
 
 def _pair_blocks(real: Array, imag: Array) -> Array:
@@ -318,11 +317,6 @@ def _pair_blocks(real: Array, imag: Array) -> Array:
     k = jnp.arange(n)
     spread = jnp.zeros((n, 2, n, 2), real.dtype).at[k, :, k, :].set(blocks)
     return spread.reshape(2 * n, 2 * n)
-
-
-def _dtype_or_default(dtype: jnp.dtype | None) -> np.dtype:
-    default = jnp.result_type(float)
-    return _checks.floating_dtype(default if dtype is None else dtype, "dtype")
 
 
 def _common_dtype(**arguments: Array) -> np.dtype:

@@ -298,7 +298,7 @@ def _check_carry_is_kept(given: Carry, taken: Carry) -> None:
 
 
 def _advice(old, now) -> str:
-    if old.shape != now.shape:
+    if old.shape != now.shape or not jnp.issubdtype(old.dtype, jnp.floating):
         return ""
     return (
         f" Give `carry` and `inputs` the dtype that the cell computes in, {now.dtype}, "

@@ -9,8 +9,8 @@ A cell of Flax nnx is a step as it stands. Others are wrapped:
 | plain function of parameters, ``fn(params, carry, x)`` | `from_function` |
 | any of these, with derivatives exact in saturation | `exact` |
 
-The zoo has the ways that the field knows to fight vanishing and exploding gradients:
-`build` makes them by name, `names` lists the names, `options` what each can be told.
+The zoo has the remedies for vanishing and exploding gradients: `build` makes them by
+name, `names` lists the names, `options` what each can be told.
 
 | kind | classes |
 | --- | --- |
@@ -34,6 +34,7 @@ from vgjax.cells._adapters import from_function as from_function
 from vgjax.cells._adapters import from_linen as from_linen
 from vgjax.cells._exact import exact as exact
 from vgjax.cells._zoo import build as build
+from vgjax.cells._zoo import is_over_depth as is_over_depth
 from vgjax.cells._zoo import names as names
 from vgjax.cells._zoo import options as options
 

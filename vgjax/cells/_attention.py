@@ -9,8 +9,8 @@ from jax import Array
 
 from vgjax import _checks
 from vgjax._linalg import matmul
-from vgjax.cells._cell import Cell, check_key
-from vgjax.cells._depth import fan_in_matrix, heads_that_divide
+from vgjax.cells._cell import Cell, fan_in_matrix
+from vgjax.cells._depth import heads_that_divide
 
 
 class CausalAttention(Cell):
@@ -40,8 +40,8 @@ class CausalAttention(Cell):
       ValueError, TypeError: an argument is not as said here.
 
     Source:
-      Vaswani et al., NeurIPS (2017), eq. 1; the cache as a state: Katharopoulos, Vyas,
-      Pappas & Fleuret, ICML (2020), sec. 3.3. Matrices N(0, 1/fan-in).
+      Vaswani et al., NeurIPS (2017), eq. 1; its cache as a state is ours. Matrices
+      N(0, 1/fan-in).
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CausalAttention(Cell):
         super().__init__(inputs, features, dtype)
         self.window = _checks.whole(window, "window", 1)
         self.heads = heads_that_divide(self.features, heads)
-        keys = jax.random.split(check_key(key), 4)
+        keys = jax.random.split(_checks.key(key), 4)
         shape = (self.features, self.inputs)
         self.W_Q, self.W_K, self.W_V = (
             nnx.Param(fan_in_matrix(k, shape, self.dtype)) for k in keys[:3]
@@ -80,8 +80,7 @@ class CausalAttention(Cell):
         seen = (weights[:, :, None] * V.reshape(shape)).sum(0)
         return (K, V, t + 1), matmul(self.W_O[...], seen.ravel())
 
-    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+    def first_carry(self):
         """(keys, values, t): an empty cache, zeros, and t = 0, int32."""
-        del input_shape, rngs, carry_init
         shape = (self.window, self.features)
         return self.zeros(*shape), self.zeros(*shape), jnp.zeros((), jnp.int32)

@@ -1,6 +1,5 @@
 """What all cells of the zoo share."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.core import Tracer
 
 from vgjax import _checks, matrices
 from vgjax._linalg import matmul
@@ -28,7 +26,7 @@ class Cell(nnx.RNNCellBase):
     def __init__(self, inputs: int, features: int, dtype: Any):
         self.inputs = _checks.whole(inputs, "inputs", 1)
         self.features = _checks.whole(features, "features", 1)
-        self.dtype = resolve(dtype)
+        self.dtype = _checks.dtype_or_default(dtype)
 
     def __call__(self, carry: Carry, inputs: Any) -> tuple[Carry, Any]:
         """Take one step.
@@ -56,6 +54,10 @@ class Cell(nnx.RNNCellBase):
         Takes the arguments that Flax's cells take, and needs none of them.
         """
         del input_shape, rngs, carry_init
+        return self.first_carry()
+
+    def first_carry(self) -> Carry:
+        """Zeros, (features,)."""
         return self.zeros(self.features)
 
     def random_inputs(self, key: Array, length: int) -> Inputs:
@@ -69,7 +71,7 @@ class Cell(nnx.RNNCellBase):
           (T, D), or what else the cell takes.
         """
         length = _checks.whole(length, "length", 1)
-        return jax.random.normal(check_key(key), (length, self.inputs), self.dtype)
+        return jax.random.normal(_checks.key(key), (length, self.inputs), self.dtype)
 
     @property
     def num_feature_axes(self) -> int:
@@ -98,7 +100,7 @@ class Affine(nnx.Module):
         return matmul(self.W[...], h) + matmul(self.U[...], x) + self.b[...]
 
 
-def gate(key: Array, cell: Cell, bias: float | Array = 0.0) -> Affine:
+def orthogonal_affine(key: Array, cell: Cell, b: float | Array = 0.0) -> Affine:
     """Return an `Affine` with W orthogonal, U normal of variance 1/D, b as given.
 
     Flax does so too, but cuts off the tails of U.
@@ -107,13 +109,13 @@ def gate(key: Array, cell: Cell, bias: float | Array = 0.0) -> Affine:
     return Affine(
         matrices.orthogonal(keys[0], cell.features, dtype=cell.dtype),
         input_matrix(keys[1], cell),
-        jnp.broadcast_to(jnp.asarray(bias, cell.dtype), (cell.features,)),
+        jnp.broadcast_to(jnp.asarray(b, cell.dtype), (cell.features,)),
     )
 
 
 def input_matrix(key: Array, cell: Cell, std: float | None = None) -> Array:
     """(features, D) independent N(0, std^2), std = 1/sqrt(D) by default."""
-    std = cell.inputs**-0.5 if std is None else positive(std, "input_std")
+    std = cell.inputs**-0.5 if std is None else _checks.positive(std, "input_std")
     shape = (cell.features, cell.inputs)
     return jnp.asarray(std, cell.dtype) * jax.random.normal(key, shape, cell.dtype)
 
@@ -128,7 +130,7 @@ def recurrent_matrix(
     spectral_radius: float | Array | None = None,
     nonzeros: int | None = None,
 ) -> Array:
-    """Return the W that the options of a cell ask for.
+    """Return the W that the options of a cell ask for, (N, N).
 
     Args:
       key: JAX key.
@@ -139,9 +141,12 @@ def recurrent_matrix(
       gain: above 0.
       spectral_radius: rescale W to it; above 0.
       nonzeros: of "sparse", non-zero entries a row. Default: 15, or N if that is less.
+
+    Raises:
+      ValueError: one of these is not as said here, or `nonzeros` comes with another.
     """
-    positive(gain, "gain")
-    choice(recurrent, "recurrent", RECURRENCES)
+    _checks.positive(gain, "gain")
+    _checks.choice(recurrent, "recurrent", RECURRENCES)
     if nonzeros is not None and recurrent != "sparse":
         msg = (
             f"Argument `nonzeros` must come with recurrent='sparse', "
@@ -163,51 +168,16 @@ def recurrent_matrix(
         W = jnp.asarray(gain, dtype) * W
     if spectral_radius is None:
         return W
-    positive(spectral_radius, "spectral_radius")
+    _checks.positive(spectral_radius, "spectral_radius")
+    # A row of W is never all zeros, so that some eigenvalue is not zero.
     return matrices.with_spectral_radius(W, spectral_radius)
 
 
-def resolve(dtype: Any) -> np.dtype:
-    """Return JAX's default float where no dtype is given."""
-    default = jnp.result_type(float)
-    return _checks.floating_dtype(default if dtype is None else dtype, "dtype")
+def fan_in_matrix(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+    """Independent N(0, 1/columns)."""
+    return jax.random.normal(key, shape, dtype) / shape[1] ** 0.5
 
 
-def positive(x: Any, name: str) -> Any:
-    """Return x if it is a number above 0; one that `jit` traces is not looked at."""
-    return number(x, name, "a number above 0", lambda x: x > 0)
-
-
-def number(x: Any, name: str, wanted: str, fits: Callable[[float], bool]) -> Any:
-    """Return x if it is a finite scalar that fits, or one that `jit` traces."""
-    if isinstance(x, Tracer):
-        return x
-    scalar = np.ndim(x) == 0 and np.issubdtype(np.asarray(x).dtype, np.number)
-    if isinstance(x, bool) or not (scalar and np.isfinite(x) and fits(float(x))):
-        msg = f"Argument `{name}` must be {wanted}, but is {x!r}."
-        raise ValueError(msg)
-    return x
-
-
-def choice(x: Any, name: str, among: Any) -> Any:
-    """Return x if it is one of these."""
-    if x not in among:
-        listed = ", ".join(repr(a) for a in among)
-        msg = f"Argument `{name}` must be one of {listed}, but is {x!r}."
-        raise ValueError(msg)
-    return x
-
-
-def check_key(key: Any, name: str = "key") -> Array:
-    """Return `key` if it is one JAX key, new style or old."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None:
-        if jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
-            return key
-        if dtype == jnp.uint32 and key.ndim == 1:
-            return key
-    found = type(key).__name__ if dtype is None else f"{dtype}{list(key.shape)}"
-    msg = (
-        f"Argument `{name}` must be a JAX key, as of jax.random.key(0), but is {found}."
-    )
-    raise TypeError(msg)
+def bias(x: float | Array, name: str = "forget_bias") -> float | Array:
+    """Return a bias if it is a finite scalar, or traced."""
+    return _checks.number(x, name, "a finite number", lambda _: True)

@@ -11,13 +11,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.core import Tracer
 
 from vgjax import _checks, matrices
 from vgjax._linalg import matmul
 from vgjax.activations import gelu
-from vgjax.cells._cell import Cell, check_key, choice, positive, resolve
+from vgjax.cells._cell import Cell, fan_in_matrix
 from vgjax.cells._normalised import BatchNorm, LayerNorm
 from vgjax.cells._plain import NONLINEARITIES
+
+HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Dense(nnx.Module):
@@ -30,7 +33,8 @@ class Dense(nnx.Module):
       activation: $\phi$, as for `Recurrent`.
       gain: entries of W are N(0, gain^2/features), b = 0. Default:
         `vgjax.matrices.random_walk_gain`, at which log||J ... J v|| is a random walk
-        without drift; that of "relu" for "leaky_relu" too, else that of "linear".
+        without drift for "linear" and "relu"; of "relu" for "leaky_relu" too, and of
+        "linear" for all others.
 
     Source:
       Sussillo & Abbott, arXiv:1412.6558 (2014).
@@ -45,13 +49,14 @@ class Dense(nnx.Module):
         activation: str = "relu",
         gain: float | Array | None = None,
     ):
-        dtype = resolve(dtype)
-        choice(activation, "activation", NONLINEARITIES)
+        dtype = _checks.dtype_or_default(dtype)
+        features = _checks.whole(features, "features", 1)
+        _checks.choice(activation, "activation", NONLINEARITIES)
         self.activation = NONLINEARITIES[activation]
         if gain is None:
             kind = "relu" if "relu" in activation else "linear"
             gain = matrices.random_walk_gain(features, kind)
-        positive(gain, "gain")
+        _checks.positive(gain, "gain")
         self.W = nnx.Param(matrices.gaussian(key, features, gain=gain, dtype=dtype))
         self.b = nnx.Param(jnp.zeros(features, dtype))
 
@@ -90,7 +95,7 @@ class ResidualDense(Dense):
         super().__init__(
             features, key=key, dtype=dtype, activation=activation, gain=gain
         )
-        self.eps = float(positive(eps, "eps"))
+        self.eps = float(_checks.positive(eps, "eps"))
 
     def __call__(self, h: Array) -> Array:
         """``h + eps phi(W h + b)``, (features,)."""
@@ -101,7 +106,8 @@ class BatchNormDense(Dense):
     r"""A layer $h' = \phi(\mathrm{BN}(W h) + b)$ of a whole batch, the state.
 
     $\mathrm{BN}(z) = \gamma \odot (z - \mu)/\sigma$ by mean and variance of the batch;
-    $\gamma = 1$ to begin with. Arguments as for `Dense`; h is (batch, features).
+    1e-5 is added to the variance, $\gamma = 1$ to begin with. Arguments as for `Dense`;
+    h is (batch, features).
 
     Source:
       Ioffe & Szegedy, ICML (2015), alg. 1; gradients through depth: Yang, Pennington,
@@ -110,7 +116,7 @@ class BatchNormDense(Dense):
 
     def __init__(self, features: int, *, key: Array, dtype: Any = None, **options: Any):
         super().__init__(features, key=key, dtype=dtype, **options)
-        self.norm = BatchNorm(features, 1.0, resolve(dtype))
+        self.norm = BatchNorm(features, 1.0, _checks.dtype_or_default(dtype))
 
     def __call__(self, h: Array) -> Array:
         """``phi(BN(W h) + b)``, (batch, features)."""
@@ -121,8 +127,8 @@ class BatchNormDense(Dense):
 class LayerNormDense(Dense):
     r"""A layer $h' = \phi(\mathrm{LN}(W h))$, normalised over its units.
 
-    $\mathrm{LN}(a) = \alpha \odot (a - \mu)/\sigma + \beta$; alpha = 1, beta = 0 to
-    begin with. Arguments as for `Dense`.
+    $\mathrm{LN}(a) = \alpha \odot (a - \mu)/\sigma + \beta$, 1e-5 added to the
+    variance; alpha = 1, beta = 0 to begin with. Arguments as for `Dense`.
 
     Source:
       Ba, Kiros & Hinton, arXiv:1607.06450 (2016), eq. 3.
@@ -130,7 +136,7 @@ class LayerNormDense(Dense):
 
     def __init__(self, features: int, *, key: Array, dtype: Any = None, **options: Any):
         super().__init__(features, key=key, dtype=dtype, **options)
-        self.norm = LayerNorm(features, resolve(dtype))
+        self.norm = LayerNorm(features, _checks.dtype_or_default(dtype))
         del self.b
 
     def __call__(self, h: Array) -> Array:
@@ -139,15 +145,15 @@ class LayerNormDense(Dense):
 
 
 class TransformerBlock(nnx.Module):
-    r"""A pre-norm Transformer block on the residual stream of L tokens, the state.
+    r"""A pre-norm Transformer block on the residual stream of its tokens, the state.
 
     .. math::
         u = h + \mathrm{MHA}(\mathrm{LN}_1(h)), \qquad
         h' = u + W_2 \, \mathrm{gelu}(W_1 \mathrm{LN}_2(u) + b_1) + b_2,
 
-    with h (tokens, features), one token a row, and
-    $\mathrm{MHA} = \mathrm{softmax}(Q K^T / \sqrt{d}) V W_O$ of each head side by side,
-    d = features / heads. $J = I + $ what the two branches add.
+    with h (tokens, features), one token a row, and MHA the heads'
+    $\mathrm{softmax}(Q K^T / \sqrt{d}) V$ side by side, times $W_O$, d = features /
+    heads; 1e-5 is added to the variances. $J = I + $ what the two branches add.
 
     Args:
       features: width of a token.
@@ -172,9 +178,13 @@ class TransformerBlock(nnx.Module):
         causal: bool = False,
         hidden: int | None = None,
     ):
-        dtype = resolve(dtype)
+        dtype = _checks.dtype_or_default(dtype)
+        features = _checks.whole(features, "features", 1)
         self.heads = heads_that_divide(features, heads)
-        self.causal = bool(causal)
+        if not isinstance(causal, bool):
+            msg = f"Argument `causal` must be True or False, but is {causal!r}."
+            raise TypeError(msg)
+        self.causal = causal
         hidden = 4 * features if hidden is None else _checks.whole(hidden, "hidden", 1)
         keys = jax.random.split(key, 6)
         square = (features, features)
@@ -241,7 +251,7 @@ class Layers(Cell):
         *,
         key: Array,
         dtype: Any = None,
-        layer: type = Dense,
+        layer: Any = Dense,
         **options: Any,
     ):
         if inputs != 0:
@@ -250,18 +260,28 @@ class Layers(Cell):
                 f"its first state, but is {inputs!r}."
             )
             raise ValueError(msg)
+        if not (isinstance(layer, type) and issubclass(layer, nnx.Module)):
+            msg = f"Argument `layer` must be a class of layers, but is {layer!r}."
+            raise TypeError(msg)
         super().__init__(1, features, dtype)
         self.inputs = 0
-        self.layer_class = layer
+        self.layer_class: Any = layer
         self.carry_shape = (self.features,)
         rows = ROWS.get(layer)
         if rows is not None:
             name, low, default = rows
             count = _checks.whole(options.pop(name, default), name, low)
             self.carry_shape = (count, self.features)
+        gain = options.get("gain")
+        if isinstance(gain, Tracer):
+            msg = "Argument `gain` must be known when layers are built, but is traced."
+            raise TypeError(msg)
+        if gain is not None:
+            # No array: what is not trained is part of the program.
+            options["gain"] = float(_checks.positive(gain, "gain"))
         self.options = tuple(sorted(options.items()))
         # A wrong option is refused here, not when the layers are drawn.
-        jax.eval_shape(self.make_layer, check_key(key))
+        jax.eval_shape(self.make_layer, _checks.key(key))
 
     def make_layer(self, key: Array) -> nnx.Module:
         """One layer."""
@@ -270,8 +290,25 @@ class Layers(Cell):
 
     def __call__(self, carry, inputs):
         """Pass one layer, which is the input of this step."""
-        h = inputs(carry)
+        self.check_carry(carry)
+        if not isinstance(inputs, nnx.Module):
+            msg = (
+                f"Argument `inputs` must be layers, as of random_inputs, "
+                f"but is {type(inputs).__name__}."
+            )
+            raise TypeError(msg)
+        layer: Any = inputs
+        h = layer(carry)
         return h, h
+
+    def check_carry(self, carry: Array) -> None:
+        """Refuse a state of another shape, which BN would take for another batch."""
+        if jnp.shape(carry) != self.carry_shape:
+            msg = (
+                f"Argument `carry` must have shape {self.carry_shape}, "
+                f"but has shape {jnp.shape(carry)}."
+            )
+            raise ValueError(msg)
 
     def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
         """Return the first state of a network over depth: its input, standard normal.
@@ -282,12 +319,12 @@ class Layers(Cell):
           carry_init: not needed.
         """
         del input_shape, carry_init
-        key = rngs.carry() if isinstance(rngs, nnx.Rngs) else check_key(rngs, "rngs")
+        key = rngs.carry() if isinstance(rngs, nnx.Rngs) else _checks.key(rngs, "rngs")
         return jax.random.normal(key, self.carry_shape, self.dtype)
 
     def random_inputs(self, key, length):
         """Draw layers, their arrays with depth along the leading axis."""
-        keys = jax.random.split(check_key(key), _checks.whole(length, "length", 1))
+        keys = jax.random.split(_checks.key(key), _checks.whole(length, "length", 1))
         return jax.vmap(self.make_layer)(keys)
 
 
@@ -305,7 +342,7 @@ class SharedLayers(Layers):
         *,
         key: Array,
         dtype: Any = None,
-        layer: type = Dense,
+        layer: Any = Dense,
         **options: Any,
     ):
         super().__init__(inputs, features, key=key, dtype=dtype, layer=layer, **options)
@@ -314,6 +351,7 @@ class SharedLayers(Layers):
     def __call__(self, carry, inputs=None):
         """Pass the one layer there is."""
         del inputs
+        self.check_carry(carry)
         h = self.layer(carry)
         return h, h
 
@@ -322,23 +360,11 @@ class SharedLayers(Layers):
         del key, length
 
 
-HIGHEST = jax.lax.Precision.HIGHEST
-
 ROWS = {BatchNormDense: ("batch", 2, 8), TransformerBlock: ("tokens", 1, 4)}
-
-
-def fan_in_matrix(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
-    """Independent N(0, 1/columns)."""
-    return jax.random.normal(key, shape, dtype) / shape[1] ** 0.5
 
 
 def heads_that_divide(features: int, heads: Any) -> int:
     """Return `heads` if so many fit into `features`."""
     heads = _checks.whole(heads, "heads", 1)
-    if features % heads != 0:
-        msg = (
-            f"Argument `features` must be a multiple of the {heads} heads, "
-            f"but is {features}."
-        )
-        raise ValueError(msg)
+    _checks.multiple(features, "features", heads, "heads")
     return heads

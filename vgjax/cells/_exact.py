@@ -43,8 +43,8 @@ def exact(cell: Step) -> Step:
 
     Returns:
       For SimpleCell, GRUCell, LSTMCell and OptimizedLSTMCell of Flax nnx a new cell of
-      the same class; for a cell of the zoo, which is exact, a copy; otherwise a step
-      without other methods. Values are the same. It
+      the same class; for a step by `from_linen` another; for a cell of the zoo, which
+      is exact, a copy; otherwise a step without other methods. Values are the same. It
       has the weights that `cell` has now, and is a PyTree of them; `cell` is left as it
       was.
 

@@ -7,9 +7,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from vgjax import _checks, matrices
 from vgjax._linalg import matmul
 from vgjax.activations import sigmoid, tanh
-from vgjax.cells._cell import Affine, Cell, check_key, gate, number
+from vgjax.cells._cell import (
+    Affine,
+    Cell,
+    bias,
+    fan_in_matrix,
+    input_matrix,
+    orthogonal_affine,
+)
 
 
 class GRU(Cell):
@@ -35,25 +43,25 @@ class GRU(Cell):
       ValueError, TypeError: an argument is not as said here.
 
     Source:
-      Cho et al., EMNLP (2014), eq. 5-8, with the reset gate after the product as in
-      Chung et al., arXiv:1412.3555 (2014), v1; initialised as `flax.linen.GRUCell`.
+      Cho et al., arXiv:1406.1078v1 (2014), whose reset gate comes after the product (in
+      the EMNLP version it comes before); initialised as `flax.linen.GRUCell`.
     """
 
     def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
         super().__init__(inputs, features, dtype)
-        keys = jax.random.split(check_key(key), 3)
-        self.r, self.z, self.n = (gate(k, self) for k in keys)
+        keys = jax.random.split(_checks.key(key), 3)
+        self.r, self.z, self.n = (orthogonal_affine(k, self) for k in keys)
         self.c = nnx.Param(self.zeros(self.features))
 
     def advance(self, carry, x):
         """``h = (1 - z) n + z h``."""
         h = carry
         r = sigmoid(self.r(h, x))
-        z = self.z(h, x)
+        a_z = self.z(h, x)
         reset = r * (matmul(self.n.W[...], h) + self.c[...])
         n = tanh(matmul(self.n.U[...], x) + self.n.b[...] + reset)
-        # sigmoid(-z), not 1 - sigmoid(z), which is 0 from z = 37 on.
-        h = sigmoid(-z) * n + sigmoid(z) * h
+        # sigmoid(-a), not 1 - sigmoid(a), which is 0 from a = 37 on.
+        h = sigmoid(-a_z) * n + sigmoid(a_z) * h
         return h, h
 
 
@@ -92,18 +100,18 @@ class MGU(Cell):
         forget_bias: float = 1.0,
     ):
         super().__init__(inputs, features, dtype)
-        keys = jax.random.split(check_key(key))
-        self.f = gate(keys[0], self, forget_bias)
-        self.n = gate(keys[1], self)
+        keys = jax.random.split(_checks.key(key))
+        self.f = orthogonal_affine(keys[0], self, bias(forget_bias))
+        self.n = orthogonal_affine(keys[1], self)
         self.c = nnx.Param(self.zeros(self.features))
 
     def advance(self, carry, x):
         """``h = (1 - f) n + f h``."""
         h = carry
-        f = self.f(h, x)
-        reset = sigmoid(f) * (matmul(self.n.W[...], h) + self.c[...])
+        a_f = self.f(h, x)
+        reset = sigmoid(a_f) * (matmul(self.n.W[...], h) + self.c[...])
         n = tanh(matmul(self.n.U[...], x) + self.n.b[...] + reset)
-        h = sigmoid(-f) * n + sigmoid(f) * h
+        h = sigmoid(-a_f) * n + sigmoid(a_f) * h
         return h, h
 
 
@@ -128,7 +136,7 @@ class MinimalRNN(Cell):
 
     Source:
       Chen, arXiv:1711.06788 (2017), eq. 2-4; Chen, Pennington & Schoenholz, ICML
-      (2018).
+      (2018). U_h orthogonal, W_x and U_z N(0, 1/fan-in), b_z = 0.
     """
 
     def __init__(
@@ -141,19 +149,21 @@ class MinimalRNN(Cell):
         forget_bias: float = 0.0,
     ):
         super().__init__(inputs, features, dtype)
-        keys = jax.random.split(check_key(key), 3)
-        z = gate(keys[0], self)
-        self.W_x, self.b_z = z.U, z.b
-        U_z = jax.random.normal(keys[2], (features, features), self.dtype)
-        u = gate(keys[1], self, forget_bias)
-        self.u = Affine(u.W[...], U_z / features**0.5, u.b[...])
+        keys = jax.random.split(_checks.key(key), 3)
+        N = self.features
+        self.W_x = nnx.Param(input_matrix(keys[0], self))
+        self.b_z = nnx.Param(self.zeros(N))
+        # In the paper's letters u.W is U_h, and u.U is U_z.
+        U_h = matrices.orthogonal(keys[1], N, dtype=self.dtype)
+        U_z = fan_in_matrix(keys[2], (N, N), self.dtype)
+        self.u = Affine(U_h, U_z, jnp.full(N, bias(forget_bias), self.dtype))
 
     def advance(self, carry, x):
         """``h = u h + (1 - u) z``."""
         h = carry
         z = tanh(matmul(self.W_x[...], x) + self.b_z[...])
-        u = self.u(h, z)
-        h = sigmoid(u) * h + sigmoid(-u) * z
+        a_u = self.u(h, z)
+        h = sigmoid(a_u) * h + sigmoid(-a_u) * z
         return h, h
 
 
@@ -196,9 +206,9 @@ class LSTM(Cell):
         forget_bias: float = 1.0,
     ):
         super().__init__(inputs, features, dtype)
-        keys = jax.random.split(check_key(key), 4)
-        self.i, self.g, self.o = (gate(k, self) for k in keys[:3])
-        self.f = gate(keys[3], self, forget_bias)
+        keys = jax.random.split(_checks.key(key), 4)
+        self.i, self.g, self.o = (orthogonal_affine(k, self) for k in keys[:3])
+        self.f = orthogonal_affine(keys[3], self, bias(forget_bias))
 
     def advance(self, carry, x):
         """``c = f c + i g``, ``h = o tanh(c)``."""
@@ -208,9 +218,8 @@ class LSTM(Cell):
         h = o * tanh(c)
         return (c, h), h
 
-    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+    def first_carry(self):
         """(c, h): zeros, (features,) each."""
-        del input_shape, rngs, carry_init
         return self.zeros(self.features), self.zeros(self.features)
 
 
@@ -244,8 +253,10 @@ class ChronoLSTM(LSTM):
         dtype: Any = None,
         Tmax: float = 100,
     ):
-        number(Tmax, "Tmax", "at least 3 steps", lambda x: x >= 3)
-        keys = jax.random.split(check_key(key))
+        largest = float(jnp.finfo(_checks.dtype_or_default(dtype)).max)
+        fits = f"at least 3 steps, and finite in {_checks.dtype_or_default(dtype)}"
+        _checks.number(Tmax, "Tmax", fits, lambda x: 3 <= x <= largest)
+        keys = jax.random.split(_checks.key(key))
         super().__init__(inputs, features, key=keys[0], dtype=dtype)
         u = jax.random.uniform(
             keys[1], (self.features,), self.dtype, minval=1, maxval=Tmax - 1

@@ -12,7 +12,7 @@ from vgjax import _checks
 from vgjax._linalg import matmul
 from vgjax._typing import Carry
 from vgjax.activations import sigmoid, tanh
-from vgjax.cells._cell import Affine, Cell, Constant, check_key, gate, positive
+from vgjax.cells._cell import Affine, Cell, Constant, bias, orthogonal_affine
 
 EPSILON = 1e-5
 
@@ -32,7 +32,7 @@ class LayerNorm(nnx.Module):
         self.beta = nnx.Param(jnp.zeros(size, dtype))
 
     def __call__(self, z: Array) -> Array:
-        """Z of shape (size,), normalised."""
+        """Normalise z, (size,)."""
         return self.alpha[...] * standardised(z, -1) + self.beta[...]
 
 
@@ -44,7 +44,8 @@ class LayerNormRNN(Cell):
     deviation over the units, $\sigma^2 = \mathrm{var} + 10^{-5}$. With
     $\hat a = (a - \mu)/\sigma$, $J_t = \mathrm{diag}(\tanh' \odot \alpha / \sigma)
     (I - 1 1^T/N - \hat a \hat a^T / N) W$: changes of the mean and of the scale of
-    the pre-activations are (nearly) annihilated, and $\|J_t\|$ falls with the input.
+    the pre-activations are (nearly) annihilated, and the spectral norm of $J_t$ falls
+    as $1/\sigma$ where pre-activations grow.
 
     Args:
       inputs: D.
@@ -62,7 +63,7 @@ class LayerNormRNN(Cell):
 
     def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
         super().__init__(inputs, features, dtype)
-        a = gate(check_key(key), self)
+        a = orthogonal_affine(_checks.key(key), self)
         self.W, self.U = a.W, a.U
         self.norm = LayerNorm(self.features, self.dtype)
 
@@ -81,7 +82,8 @@ class LayerNormGRU(Cell):
         n &= \tanh(\mathrm{LN}_3(U_n x) + r \odot \mathrm{LN}_4(W_n h)), \\
         h' &= (1 - z) \odot n + z \odot h.
 
-    Each LN acts on a whole vector; those of z and r on both at once.
+    Each LN acts on a whole vector, those of z and r on both at once;
+    $\sigma^2 = \mathrm{var} + 10^{-5}$ in all.
 
     Args:
       inputs: D.
@@ -99,10 +101,10 @@ class LayerNormGRU(Cell):
 
     def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
         super().__init__(inputs, features, dtype)
-        keys = jax.random.split(check_key(key), 3)
+        keys = jax.random.split(_checks.key(key), 3)
         zr = stacked(keys[:2], self)
         self.W_zr, self.U_zr = zr.W, zr.U
-        n = gate(keys[2], self)
+        n = orthogonal_affine(keys[2], self)
         self.W_n, self.U_n = n.W, n.U
         sizes = (2 * features, 2 * features, features, features)
         self.norms = nnx.List([LayerNorm(size, self.dtype) for size in sizes])
@@ -127,8 +129,8 @@ class LayerNormLSTM(Cell):
         c' &= \sigma(f) \odot c + \sigma(i) \odot \tanh(g), \qquad
         h' = \sigma(o) \odot \tanh(\mathrm{LN}_3(c')).
 
-    The carry is (c, h), the state [c; h]. At fixed h, dc'/dc is diag(sigma(f)), as in
-    `LSTM`.
+    The carry is (c, h), the state [c; h]; 1e-5 is added to each variance. At fixed h,
+    dc'/dc is diag(sigma(f)), as in `LSTM`.
 
     Args:
       inputs: D.
@@ -154,8 +156,8 @@ class LayerNormLSTM(Cell):
         forget_bias: float = 1.0,
     ):
         super().__init__(inputs, features, dtype)
-        keys = jax.random.split(check_key(key), 4)
-        self.ifog = stacked(keys, self, (0.0, forget_bias, 0.0, 0.0))
+        keys = jax.random.split(_checks.key(key), 4)
+        self.ifog = stacked(keys, self, (0.0, bias(forget_bias), 0.0, 0.0))
         sizes = (4 * features, 4 * features, features)
         self.norms = nnx.List([LayerNorm(size, self.dtype) for size in sizes])
 
@@ -169,16 +171,17 @@ class LayerNormLSTM(Cell):
         h = sigmoid(o) * tanh(LN_3(c))
         return (c, h), h
 
-    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+    def first_carry(self):
         """(c, h): zeros, (features,) each."""
-        del input_shape, rngs, carry_init
         return self.zeros(self.features), self.zeros(self.features)
 
 
-def stacked(keys: Array, cell: Cell, biases: tuple[float, ...] | None = None) -> Affine:
+def stacked(
+    keys: Array, cell: Cell, biases: tuple[float | Array, ...] | None = None
+) -> Affine:
     """Several gates in one `Affine`, one under the other."""
     biases = (0.0,) * len(keys) if biases is None else biases
-    gates = [gate(k, cell, b) for k, b in zip(keys, biases, strict=True)]
+    gates = [orthogonal_affine(k, cell, b) for k, b in zip(keys, biases, strict=True)]
     W, U, b = (
         jnp.concatenate([getattr(a, name)[...] for a in gates]) for name in "WUb"
     )
@@ -197,7 +200,7 @@ class BatchNorm(nnx.Module):
         self.statistics = Constant(None)
 
     def __call__(self, z: Array) -> Array:
-        """Z, (batch, size), or (size,) with frozen statistics, normalised."""
+        """Normalise z, (batch, size), or (size,) by frozen statistics."""
         statistics = self.statistics.get_value()
         if statistics is None:
             return jnp.broadcast_to(self.gamma[...], z.shape) * standardised(z, 0)
@@ -237,7 +240,18 @@ class _BatchNormCell(Cell):
         Returns:
           A cell of the same weights that takes x (D,), and whose state is that of one
           member of a batch. Early steps, whose statistics differ, count like all.
+
+        Raises:
+          ValueError: `inputs` has another shape, or a batch of one; or the statistics
+            of this cell are frozen already.
         """
+        sizes = _checks.shape(inputs, "inputs", "T batch D", D=self.inputs)
+        if self.batch is None or sizes["batch"] < 2:
+            msg = (
+                "Argument `inputs` must be those of a batch of at least two, of a cell "
+                f"whose statistics are not frozen yet, but has shape {inputs.shape}."
+            )
+            raise ValueError(msg)
 
         def step(carry, x):
             seen = {}
@@ -264,20 +278,23 @@ class _BatchNormCell(Cell):
         self.batch = None
         self.norms = frozen.norms
 
-    def shape(self) -> tuple[int, ...]:
+    def carry_shape(self) -> tuple[int, ...]:
         """(batch, features), or (features,) with frozen statistics."""
         one = (self.features,)
         return one if self.batch is None else (self.batch, *one)
 
-    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+    def first_carry(self):
         """Zeros: (batch, features), or (features,) with frozen statistics."""
-        del input_shape, rngs, carry_init
-        return self.zeros(*self.shape())
+        return self.zeros(*self.carry_shape())
 
     def random_inputs(self, key, length):
         """Independent standard normal numbers, (T, batch, D); frozen, (T, D)."""
-        shape = (_checks.whole(length, "length", 1), *self.shape()[:-1], self.inputs)
-        return jax.random.normal(check_key(key), shape, self.dtype)
+        shape = (
+            _checks.whole(length, "length", 1),
+            *self.carry_shape()[:-1],
+            self.inputs,
+        )
+        return jax.random.normal(_checks.key(key), shape, self.dtype)
 
 
 _NOISE_STEPS = 64
@@ -308,8 +325,9 @@ class BatchNormRNN(_BatchNormCell):
       ValueError, TypeError: an argument is not as said here.
 
     Source:
-      Cooijmans, Ballas, Laurent, Gulcehre & Courville, ICLR (2017), eq. 4-6 and sec. 4
-      for the gain of 0.1. Theirs are statistics for each step; here one set serves all.
+      Cooijmans, Ballas, Laurent, Gulcehre & Courville, ICLR (2017), sec. 3, and sec. 4
+      for the gain of 0.1; here without gates. Theirs are statistics for each step; here
+      one set serves all.
     """
 
     def __init__(
@@ -323,9 +341,9 @@ class BatchNormRNN(_BatchNormCell):
         batch: int | None = 8,
     ):
         super().__init__(inputs, features, dtype, batch)
-        positive(gain, "gain")
-        keys = jax.random.split(check_key(key))
-        self.a = gate(keys[0], self)
+        _checks.positive(gain, "gain")
+        keys = jax.random.split(_checks.key(key))
+        self.a = orthogonal_affine(keys[0], self)
         norms = {name: BatchNorm(self.features, gain, self.dtype) for name in "hx"}
         self.norms = nnx.Dict(norms)
         if batch is None:
@@ -362,7 +380,7 @@ class BatchNormLSTM(_BatchNormCell):
       ValueError, TypeError: an argument is not as said here.
 
     Source:
-      Cooijmans et al., ICLR (2017), eq. 6-8; beta_c = 0.
+      Cooijmans et al., ICLR (2017), sec. 3; beta_c = 0.
     """
 
     def __init__(
@@ -377,9 +395,9 @@ class BatchNormLSTM(_BatchNormCell):
         batch: int | None = 8,
     ):
         super().__init__(inputs, features, dtype, batch)
-        positive(gain, "gain")
-        keys = jax.random.split(check_key(key), 5)
-        self.ifog = stacked(keys[:4], self, (0.0, forget_bias, 0.0, 0.0))
+        _checks.positive(gain, "gain")
+        keys = jax.random.split(_checks.key(key), 5)
+        self.ifog = stacked(keys[:4], self, (0.0, bias(forget_bias), 0.0, 0.0))
         F = self.features
         norms = {
             name: BatchNorm(size, gain, self.dtype)
@@ -399,7 +417,6 @@ class BatchNormLSTM(_BatchNormCell):
         h = sigmoid(o) * tanh(norm("c", c))
         return (c, h), h
 
-    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+    def first_carry(self):
         """(c, h): zeros, each (batch, features), or (features,) if frozen."""
-        del input_shape, rngs, carry_init
-        return self.zeros(*self.shape()), self.zeros(*self.shape())
+        return self.zeros(*self.carry_shape()), self.zeros(*self.carry_shape())

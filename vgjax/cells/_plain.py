@@ -3,19 +3,17 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vgjax import activations
+from vgjax import _checks, activations
 from vgjax._linalg import matmul
 from vgjax.cells._cell import (
     Affine,
     Cell,
-    check_key,
-    choice,
+    Constant,
     input_matrix,
-    number,
-    positive,
     recurrent_matrix,
 )
 
@@ -43,8 +41,8 @@ NONLINEARITIES = {
 class Recurrent(Cell):
     r"""The network of one matrix: $h_t = \phi(W h_{t-1} + U x_t + b)$.
 
-    $J_t = \mathrm{diag}(\phi'(a_t)) W$, with $a_t$ the argument of $\phi$. Nothing but
-    W and $\phi$ decides what vanishes: $\|J_t\| \le \max|\phi'| \, \|W\|$.
+    $J_t = \mathrm{diag}(\phi'(a_t)) W$, with $a_t$ the argument of $\phi$. Nothing
+    keeps it from vanishing: $\|J_t\|_2 \le \max|\phi'| \, \|W\|_2$.
 
     Args:
       inputs: D.
@@ -77,7 +75,7 @@ class Recurrent(Cell):
         **recurrence: Any,
     ):
         super().__init__(inputs, features, dtype)
-        choice(activation, "activation", NONLINEARITIES)
+        _checks.choice(activation, "activation", NONLINEARITIES)
         self.activation = NONLINEARITIES[activation]
         self.a = plain_affine(key, self, input_std, recurrence)
 
@@ -91,7 +89,7 @@ def plain_affine(
     key: Array, cell: Cell, input_std: float | None, recurrence: dict[str, Any]
 ) -> Affine:
     """``W h + U x + b`` with the W that is asked for and b = 0."""
-    keys = jax.random.split(check_key(key))
+    keys = jax.random.split(_checks.key(key))
     return Affine(
         recurrent_matrix(keys[0], cell.features, cell.dtype, **recurrence),
         input_matrix(keys[1], cell, input_std),
@@ -104,7 +102,7 @@ class Residual(Cell):
 
     $a_t = W h_{t-1} + U x_t + b$ and
     $J_t = I + \epsilon \, \mathrm{diag}(\tanh'(a_t)) W$, so that every singular value
-    of $J_t$ is within $\epsilon \|W\|$ of 1.
+    of $J_t$ is within $\epsilon \|W\|_2$ of 1.
 
     Args:
       inputs: D.
@@ -128,17 +126,22 @@ class Residual(Cell):
         *,
         key: Array,
         dtype: Any = None,
-        eps: float = 0.1,
+        eps: float | Array = 0.1,
         **recurrence: Any,
     ):
         super().__init__(inputs, features, dtype)
-        self.eps = float(positive(eps, "eps"))
+        self.eps = Constant(jnp.asarray(_checks.positive(eps, "eps"), self.dtype))
         self.a = plain_affine(key, self, None, recurrence)
 
     def advance(self, carry, x):
         """``h = h + eps tanh(W h + U x + b)``."""
-        h = carry + self.eps * activations.tanh(self.a(carry, x))
+        h = carry + self.eps[...] * activations.tanh(self.a(carry, x))
         return h, h
+
+
+def at_least_0(x: float) -> bool:
+    """Whether x is not negative."""
+    return x >= 0
 
 
 class Antisymmetric(Cell):
@@ -162,7 +165,7 @@ class Antisymmetric(Cell):
       ValueError, TypeError: an argument is not as said here.
 
     Source:
-      Chang, Chen, Haber & Chi, ICLR (2019), eq. 10.
+      Chang, Chen, Haber & Chi, ICLR (2019), eq. 10. V of variance 1/D, b = 0.
     """
 
     def __init__(
@@ -172,16 +175,15 @@ class Antisymmetric(Cell):
         *,
         key: Array,
         dtype: Any = None,
-        eps: float = 0.1,
-        gamma: float = 0.01,
+        eps: float | Array = 0.1,
+        gamma: float | Array = 0.01,
         gain: float = 1.0,
     ):
         super().__init__(inputs, features, dtype)
-        self.eps = float(positive(eps, "eps"))
-        self.gamma = float(
-            number(gamma, "gamma", "a number of at least 0", lambda x: x >= 0)
-        )
-        keys = jax.random.split(check_key(key))
+        self.eps = Constant(jnp.asarray(_checks.positive(eps, "eps"), self.dtype))
+        gamma = _checks.number(gamma, "gamma", "a number of at least 0", at_least_0)
+        self.gamma = Constant(jnp.asarray(gamma, self.dtype))
+        keys = jax.random.split(_checks.key(key))
         self.W = nnx.Param(
             recurrent_matrix(keys[0], self.features, self.dtype, gain=gain)
         )
@@ -191,7 +193,7 @@ class Antisymmetric(Cell):
     def advance(self, carry, x):
         """``h = h + eps tanh((W - W^T - gamma I) h + V x + b)``."""
         W = self.W[...]
-        turn = matmul(W - W.T, carry) - self.gamma * carry
+        turn = matmul(W - W.T, carry) - self.gamma[...] * carry
         a = turn + matmul(self.V[...], x) + self.b[...]
-        h = carry + self.eps * activations.tanh(a)
+        h = carry + self.eps[...] * activations.tanh(a)
         return h, h

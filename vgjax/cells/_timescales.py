@@ -17,9 +17,8 @@ from vgjax.cells._cell import (
     Affine,
     Cell,
     Constant,
-    check_key,
+    fan_in_matrix,
     input_matrix,
-    positive,
     recurrent_matrix,
 )
 from vgjax.cells._plain import plain_affine
@@ -30,7 +29,7 @@ class Leaky(Cell):
 
     $a_t = W h_{t-1} + U x_t + b$ and $\alpha = 1/\tau$, one for each unit.
     $J_t = \mathrm{diag}(1 - \alpha) + \mathrm{diag}(\alpha \tanh'(a_t)) W$; for W = 0
-    unit i forgets at the rate $\log(1 - 1/\tau_i)$.
+    unit i forgets at the rate $\log(1 - 1/\tau_i)$, -inf for $\tau_i = 1$.
 
     Args:
       inputs: D.
@@ -48,7 +47,7 @@ class Leaky(Cell):
 
     Source:
       Jaeger, Lukosevicius, Popovici & Siewert, Neural Netw. 20, 335 (2007); Goodfellow
-      et al. (2016), 10.9.2.
+      et al., Deep Learning (2016), 10.9.2.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Leaky(Cell):
         **recurrence: Any,
     ):
         super().__init__(inputs, features, dtype)
-        keys = jax.random.split(check_key(key))
+        keys = jax.random.split(_checks.key(key))
         if time_constants is None:
             tau = self._drawn(keys[1], log_uniform)
         elif log_uniform is None:
@@ -79,10 +78,12 @@ class Leaky(Cell):
 
     def _drawn(self, key: Array, bounds: tuple[float, float] | None) -> Array:
         bounds = (1.0, 100.0) if bounds is None else bounds
-        if np.shape(bounds) != (2,) or not 1 <= bounds[0] <= bounds[1] < np.inf:
+        largest = float(jnp.finfo(self.dtype).max)
+        real = np.shape(bounds) == (2,) and np.asarray(bounds).dtype.kind in "iuf"
+        if not (real and 1 <= bounds[0] <= bounds[1] <= largest):
             msg = (
                 f"Argument `log_uniform` must be (low, high) with 1 <= low <= high, "
-                f"but is {bounds!r}."
+                f"finite in {self.dtype}, but is {bounds!r}."
             )
             raise ValueError(msg)
         u = jax.random.uniform(key, (self.features,), self.dtype)
@@ -90,7 +91,10 @@ class Leaky(Cell):
         return jnp.exp(low + (high - low) * u)
 
     def _given(self, tau: Any) -> Array:
-        tau = _checks.array(tau, "time_constants").astype(self.dtype)
+        tau = _checks.array(tau, "time_constants")
+        if jnp.issubdtype(tau.dtype, jnp.complexfloating):
+            _checks.real_floating(tau, "time_constants")
+        tau = tau.astype(self.dtype)
         if tau.ndim > 0:
             _checks.shape(tau, "time_constants", "features", features=self.features)
         fits = (tau >= 1) & (tau < jnp.inf)
@@ -116,7 +120,7 @@ class Skip(Cell):
     $h_t = \tanh(W h_{t-1} + V h_{t-d} + U x_t + b)$. The carry holds the last d states,
     newest first, (d, features), and the state has d features numbers. With
     $S = \mathrm{diag}(\tanh')$, $J_t$ has the blocks [S W, 0, ..., 0, S V] in its first
-    row and the identity below its diagonal.
+    row and the identity below its diagonal; for d = 1 it is S (W + V).
 
     Args:
       inputs: D.
@@ -131,7 +135,7 @@ class Skip(Cell):
 
     Source:
       Lin, Horne, Tino & Giles, IEEE Trans. Neural Netw. 7, 1329 (1996); Goodfellow et
-      al. (2016), 10.9.1.
+      al., Deep Learning (2016), 10.9.1.
     """
 
     def __init__(
@@ -146,7 +150,7 @@ class Skip(Cell):
     ):
         super().__init__(inputs, features, dtype)
         self.delay = _checks.whole(delay, "delay", 1)
-        keys = jax.random.split(check_key(key))
+        keys = jax.random.split(_checks.key(key))
         self.a = plain_affine(keys[0], self, None, recurrence)
         V = recurrent_matrix(keys[1], self.features, self.dtype, **recurrence)
         self.V = nnx.Param(V / 2**0.5)
@@ -157,9 +161,8 @@ class Skip(Cell):
         h = tanh(self.a(carry[0], x) + matmul(self.V[...], carry[-1]))
         return jnp.concatenate([h[None], carry[:-1]]), h
 
-    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+    def first_carry(self):
         """Zeros, (delay, features): the last states, newest first."""
-        del input_shape, rngs, carry_init
         return self.zeros(self.delay, self.features)
 
 
@@ -198,7 +201,7 @@ class Dilated(Cell):
     ):
         super().__init__(inputs, features, dtype)
         self.dilations = whole_numbers(dilations, "dilations")
-        keys = jax.random.split(check_key(key), len(self.dilations))
+        keys = jax.random.split(_checks.key(key), len(self.dilations))
         first = plain_affine(keys[0], self, None, recurrence)
         rest = [self._layer(k, recurrence) for k in keys[1:]]
         self.layers = nnx.List([first, *rest])
@@ -207,7 +210,7 @@ class Dilated(Cell):
         keys = jax.random.split(key)
         N = self.features
         W = recurrent_matrix(keys[0], N, self.dtype, **recurrence)
-        U = jax.random.normal(keys[1], (N, N), self.dtype) / N**0.5
+        U = fan_in_matrix(keys[1], (N, N), self.dtype)
         return Affine(W, U, self.zeros(N))
 
     def advance(self, carry, x):
@@ -218,9 +221,8 @@ class Dilated(Cell):
             new.append(jnp.concatenate([h[None], past[:-1]]))
         return tuple(new), h
 
-    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+    def first_carry(self):
         """Zeros, an array (d_l, features) for each layer."""
-        del input_shape, rngs, carry_init
         return tuple(self.zeros(d, self.features) for d in self.dilations)
 
 
@@ -247,8 +249,8 @@ class Clockwork(Cell):
       ValueError, TypeError: an argument is not as said here.
 
     Source:
-      Koutnik, Greff, Gomez & Schmidhuber, ICML (2014), eq. 3-5; Goodfellow et al.
-      (2016), 10.9.3.
+      Koutnik, Greff, Gomez & Schmidhuber, ICML (2014), eq. 3-5; Goodfellow et al.,
+      Deep Learning (2016), 10.9.3.
     """
 
     def __init__(
@@ -266,14 +268,9 @@ class Clockwork(Cell):
         if any(b <= a for a, b in zip(self.periods, self.periods[1:], strict=False)):
             msg = f"Argument `periods` must be ascending, but is {self.periods}."
             raise ValueError(msg)
-        if self.features % len(self.periods) != 0:
-            msg = (
-                f"Argument `features` must be a multiple of the {len(self.periods)} "
-                f"periods, but is {self.features}."
-            )
-            raise ValueError(msg)
-        positive(gain, "gain")
-        keys = jax.random.split(check_key(key))
+        _checks.multiple(self.features, "features", len(self.periods), "periods")
+        _checks.positive(gain, "gain")
+        keys = jax.random.split(_checks.key(key))
         N, of_unit = self.features, self._periods_of_units()
         heard = of_unit[:, None] <= of_unit[None, :]
         W = jax.random.normal(keys[0], (N, N), self.dtype)
@@ -300,19 +297,19 @@ class Clockwork(Cell):
         h = jnp.where(ticks, tanh(a), h)
         return (h, t + 1), h
 
-    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+    def first_carry(self):
         """(h, t): zeros, (features,), and the clock at 0, int32."""
-        del input_shape, rngs, carry_init
         return self.zeros(self.features), jnp.zeros((), jnp.int32)
 
 
 def whole_numbers(values: Any, name: str) -> tuple[int, ...]:
     """Return a sequence of whole numbers, each at least 1 and at least one of them."""
-    try:
-        values = tuple(values)
-    except TypeError:
-        values = ()
-    if not values:
-        msg = f"Argument `{name}` must be whole numbers, at least one, in a sequence."
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        msg = (
+            f"Argument `{name}` must be a sequence of at least one whole number, "
+            f"but is {values!r}."
+        )
         raise ValueError(msg)
-    return tuple(_checks.whole(v, f"{name}[{i}]", 1) for i, v in enumerate(values))
+    return tuple(
+        _checks.whole(v, f"{name}[{i}]", 1, 2**31 - 1) for i, v in enumerate(values)
+    )

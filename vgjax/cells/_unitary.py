@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vgjax._checks import whole
+from vgjax import _checks
 from vgjax._linalg import matmul
-from vgjax.cells._cell import Cell, Constant, check_key, input_matrix, positive
+from vgjax.cells._cell import Cell, Constant, input_matrix
 
 
 class _Orthogonal(Cell):
@@ -17,7 +17,7 @@ class _Orthogonal(Cell):
 
     def __init__(self, inputs: int, features: int, key: Array, dtype: Any):
         super().__init__(inputs, features, dtype)
-        keys = jax.random.split(check_key(key), 3)
+        keys = jax.random.split(_checks.key(key), 3)
         self.M = nnx.Param(self.skew(keys[0]))
         self.U = nnx.Param(input_matrix(keys[1], self))
         b = jax.random.uniform(keys[2], (self.features,), self.dtype, -0.01, 0.01)
@@ -73,8 +73,9 @@ class Cayley(_Orthogonal):
       W is made anew at each step, by a solve: O(N^3).
 
     Source:
-      Helfrich, Willmott & Ye, ICML (2018), eq. 5 and sec. 4; blocks of A
-      ``tan(t/2)``, t ~ U[0, pi/2]; b ~ U[-0.01, 0.01].
+      Helfrich, Willmott & Ye, ICML (2018), eq. 5 and sec. 4; M strictly upper
+      triangular, 2 x 2 blocks ``tan(t/2)`` with t ~ U[0, pi/2]; b ~ U[-0.01, 0.01].
+      modReLU: Arjovsky, Shah & Bengio, ICML (2016), eq. 8.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Cayley(_Orthogonal):
         negative: int = 0,
     ):
         super().__init__(inputs, features, key, dtype)
-        negative = whole(negative, "negative", 0, features)
+        negative = _checks.whole(negative, "negative", 0, features)
         signs = jnp.where(jnp.arange(features) < features - negative, 1, -1)
         self.D = Constant(signs.astype(self.dtype))
 
@@ -125,8 +126,9 @@ class Expm(_Orthogonal):
       W is made anew at each step, by Pade's approximation: O(N^3).
 
     Source:
-      Lezcano-Casado & Martinez-Rubio, ICML (2019), eq. 3; blocks of A U[-pi, pi]
-      (Henaff, Szlam & LeCun, ICML (2016)); b ~ U[-0.01, 0.01].
+      Lezcano-Casado & Martinez-Rubio, ICML (2019), eq. 3; M strictly upper triangular,
+      2 x 2 blocks U[-pi, pi] (Henaff, Szlam & LeCun, ICML (2016)); b ~ U[-0.01, 0.01].
+      modReLU: Arjovsky, Shah & Bengio, ICML (2016), eq. 8.
     """
 
     def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
@@ -160,7 +162,7 @@ class LRU(Cell):
       features: F.
       key: JAX key.
       dtype: float32 or float64. Default: JAX's default float.
-      r_min: inner radius, from 0.
+      r_min: inner radius, from 0. The default is what the paper takes for long inputs.
       r_max: outer radius, above `r_min`, at most 1.
       max_phase: arguments of lambda are drawn from [0, max_phase], radians; above 0.
 
@@ -185,28 +187,30 @@ class LRU(Cell):
         max_phase: float = 2 * jnp.pi,
     ):
         super().__init__(inputs, features, dtype)
-        real = all(isinstance(r, (int, float)) for r in (r_min, r_max))
-        if not (real and 0 <= r_min < r_max <= 1):
-            msg = (
-                f"Argument `r_max` must be above `r_min` and at most 1, and `r_min` at "
-                f"least 0, but they are {r_max!r} and {r_min!r}."
-            )
-            raise ValueError(msg)
-        positive(max_phase, "max_phase")
-        keys = jax.random.split(check_key(key), 5)
-        F, D, real = self.features, self.inputs, self.dtype
-        u = jax.random.uniform(keys[0], (F,), real, minval=jnp.finfo(real).tiny)
-        log_radius = jnp.log(u * (r_max**2 - r_min**2) + r_min**2) / 2
-        phase = jax.random.uniform(keys[1], (F,), real, minval=jnp.finfo(real).tiny)
+        inside = "a radius from 0 to 1"
+        for name, r in {"r_min": r_min, "r_max": r_max}.items():
+            _checks.number(r, name, inside, lambda r: 0 <= r <= 1)
+        above = f"above `r_min`, {r_min!r}"
+        _checks.number(r_max, "r_max", above, lambda r_max: r_max > r_min)
+        _checks.positive(max_phase, "max_phase")
+        # Python numbers: those of NumPy would make a float32 cell float64.
+        r_min, r_max, max_phase = float(r_min), float(r_max), float(max_phase)
+        keys = jax.random.split(_checks.key(key), 5)
+        F, D, dtype = self.features, self.inputs, self.dtype
+        u = jax.random.uniform(keys[0], (F,), dtype, minval=jnp.finfo(dtype).tiny)
+        # Below 1, which rounding may reach for a narrow ring at the unit circle.
+        square = u * (r_max**2 - r_min**2) + r_min**2
+        log_radius = jnp.log(jnp.minimum(square, 1 - jnp.finfo(dtype).epsneg)) / 2
+        phase = jax.random.uniform(keys[1], (F,), dtype, minval=jnp.finfo(dtype).tiny)
         self.log_nu = nnx.Param(jnp.log(-log_radius))
         self.log_theta = nnx.Param(jnp.log(max_phase * phase))
         self.log_gamma = nnx.Param(jnp.log(-jnp.expm1(2 * log_radius)) / 2)
         # (2, ...): real and imaginary parts, of variance 1/(2 D) and 1/F each.
         self.B = nnx.Param(
-            jax.random.normal(keys[2], (2, F, D), real) * (2 * D) ** -0.5
+            jax.random.normal(keys[2], (2, F, D), dtype) * (2 * D) ** -0.5
         )
-        self.C = nnx.Param(jax.random.normal(keys[3], (2, D, F), real) * F**-0.5)
-        self.D = nnx.Param(jax.random.normal(keys[4], (D,), real))
+        self.C = nnx.Param(jax.random.normal(keys[3], (2, D, F), dtype) * F**-0.5)
+        self.D = nnx.Param(jax.random.normal(keys[4], (D,), dtype))
 
     def advance(self, carry, x):
         """``h = lambda h + gamma B x``, in real numbers."""
@@ -223,7 +227,6 @@ class LRU(Cell):
         y = matmul(C[0], real) - matmul(C[1], imag) + self.D[...] * x
         return jnp.stack([real, imag]), y
 
-    def initialize_carry(self, input_shape=None, rngs=None, carry_init=None):
+    def first_carry(self):
         """Zeros, (2, features): real and imaginary parts."""
-        del input_shape, rngs, carry_init
         return self.zeros(2, self.features)

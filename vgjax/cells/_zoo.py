@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from vgjax import _checks
+
 RECURRENCE = {
     "recurrent": "gaussian",
     "gain": 1.0,
@@ -107,11 +109,26 @@ def names() -> tuple[str, ...]:
     return tuple(_ZOO)
 
 
+def is_over_depth(name: str) -> bool:
+    """Return whether the steps of a cell are layers; it then takes ``inputs=0``.
+
+    Args:
+      name: one of `names`.
+
+    Raises:
+      ValueError: there is no such cell.
+    """
+    return "layer" in _entry(name).fixed
+
+
 def options(name: str) -> dict[str, Any]:
     """Return the options of a cell with their defaults, beside key and dtype.
 
     Args:
       name: one of `names`.
+
+    Returns:
+      Default values by name; None where the docstring of the class says what follows.
 
     Raises:
       ValueError: there is no such cell.
@@ -177,8 +194,8 @@ def build(
     for option in given:
         if option not in known:
             msg = (
-                f"Argument `{option}` must be an option of {name!r}, "
-                f"{_listed(known)}, but is none{_nearest(option, known)}."
+                f"Argument `{option}` must be an option of {name!r}, but its options "
+                f"are {', '.join(known) or 'none'}{_nearest(option, known)}."
             )
             raise TypeError(msg)
     fixed = dict(entry.fixed)
@@ -195,17 +212,7 @@ def find_class(name: str) -> Any:
 
 
 def _entry(name: str) -> _Entry:
-    if name not in _ZOO:
-        msg = (
-            f"Argument `name` must be one of {_listed(_ZOO)}, "
-            f"but is {name!r}{_nearest(name, _ZOO)}."
-        )
-        raise ValueError(msg)
-    return _ZOO[name]
-
-
-def _listed(known: Any) -> str:
-    return ", ".join(known) if known else "of which there are none"
+    return _ZOO[_checks.choice(name, "name", _ZOO, _nearest(name, _ZOO))]
 
 
 def _nearest(word: Any, known: Any) -> str:
