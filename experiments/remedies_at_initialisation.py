@@ -108,7 +108,7 @@ def remedies(state: int) -> dict[str, Remedy]:
     smooth = "rest"
     layers = "equations in NumPy; random-walk gain"
     return {
-        "linear": Remedy("diag(phi') W; eigenvalues of a normal W", smooth),
+        "linear": Remedy("diag(phi') W; all 1 for an orthogonal W", smooth),
         "tanh": Remedy("diag(phi') W; mpmath at gain 8, 16, 32", smooth),
         "relu": Remedy("diag(phi') W"),
         "leaky_relu": Remedy("diag(phi') W"),
