@@ -362,9 +362,13 @@ def _gelu_second(x: Array) -> Array:
     x, (s0, s1), S = _gelu_gate(x)
     slope = s0 + s1
     bend = 6 * GELU_CUBIC[0] * x
-    # The product of leading halves is exact: v' squared would cost two roundings.
-    square = s0 * s0 + s1 * (s0 + slope)
-    return S.slope(2 * slope + x * bend - x * square * S.turn)
+    # x v'^2 as a sum of two, the first of which is exact: multiplied out at once it
+    # costs the two roundings that are too many.
+    t0 = _leading(s0 * s0)
+    t1 = (s0 * s0 - t0) + s1 * (s0 + slope)
+    x0, x1 = _halve(x)
+    rest = 2 * slope + x * bend - (x1 * t0 + x * t1) * S.turn
+    return S.slope(rest - x0 * t0 * S.turn)
 
 
 def _silu_first(x: Array) -> Array:
