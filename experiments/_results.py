@@ -103,6 +103,20 @@ def command_line(
         sys.exit(_INTERRUPTED)
 
 
+def conclude(
+    script: str,
+    config: Any,
+    measured: Mapping[str, Any],
+    expectations: Sequence[Expectation],
+    figure: Figure,
+    out: Path,
+) -> None:
+    """Report what came true, and save all as `save` does."""
+    report(expectations)
+    folder = save(script, config, measured, expectations, figure, out)
+    print(f"Written: {folder}/ (results.json, arrays.npz, figure.png, figure.pdf)")
+
+
 def save(
     script: str,
     config: Any,

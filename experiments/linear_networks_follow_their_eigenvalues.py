@@ -307,11 +307,8 @@ def main(config: Config = Config(), out: Path = _results.RESULTS) -> None:
     measured = measure(config)
     print_tables(measured, config)
     expectations = check(measured, config)
-    _results.report(expectations)
-    folder = _results.save(
-        __file__, config, measured, expectations, draw(measured, config), out
-    )
-    print(f"Written: {folder}/ (results.json, arrays.npz, figure.png, figure.pdf)")
+    figure = draw(measured, config)
+    _results.conclude(__file__, config, measured, expectations, figure, out)
 
 
 if __name__ == "__main__":

@@ -607,11 +607,8 @@ def main(config: Config = Config(), out: Path = _results.RESULTS) -> None:
         measured = measure(config, report)
     print_tables(measured, config)
     expectations = check(measured)
-    _results.report(expectations)
-    folder = _results.save(
-        __file__, config, measured, expectations, draw(measured), out
-    )
-    print(f"Written: {folder}/ (results.json, arrays.npz, figure.png, figure.pdf)")
+    figure = draw(measured)
+    _results.conclude(__file__, config, measured, expectations, figure, out)
 
 
 if __name__ == "__main__":

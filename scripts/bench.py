@@ -256,7 +256,7 @@ def accuracy(toy):
             flush=True,
         )
     print(
-        f"\n{missed} bounds missed; worst over all i and recorded times, nats"
+        f"\n{missed} bounds missed; worst over all i and recorded times, nats or eps"
         f" ({time.perf_counter() - began:.0f} s)"
     )
     if missed:
@@ -306,6 +306,7 @@ def families(toy):
             yield name, 1e-9, lambda g=gain, b=backwards: saturated(g, b)
     yield "float32, N = 16, T = 300", 1e-2, lambda: single("float32", short or 300)
     yield "the same in float64", 1e-9, lambda: single("float64", short or 300)
+    yield from activations(toy)
 
 
 def spectrum(chain, dtype="float64", **options):
@@ -480,6 +481,18 @@ def single(dtype, T):
 
     chain = systems.tanh_chain(1, 16, 1.2, T).astype(np.float32)
     return worst(spectrum(chain, dtype), oracle(chain, 1200))
+
+
+def activations(toy):
+    """Derivatives of the activations on the grids of their tests, in eps, not nats."""
+    import test_activations
+
+    for dtype in ("float32", "float64"):
+        for function in ("tanh",) if toy else test_activations.REACH:
+            for order, mark in ((1, "'"), (2, "''")):
+                name = f"{function}{mark}, {dtype}, eps of its largest term"
+                given = (function, dtype, order)
+                yield name, 4, lambda given=given: max(test_activations.errors(*given))
 
 
 def start():
