@@ -13,6 +13,8 @@ function of ``(step, carry, inputs)``, of a stack of matrices, or of one matrix.
 | `trajectories` | a step under `jax.lax.scan` |
 | `jacobians` | state and input Jacobians, the propagator, saturation |
 | `spectra` | from a step to its exact spectra |
+| `lyapunov` | Lyapunov exponents and vectors; leading spectra without Jacobians |
+| `gradients` | gradients carried back through time, by lag |
 | `plots` | pictures (loads matplotlib when it is first touched) |
 """
 
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from vgjax import activations as activations
 from vgjax import cells as cells
 from vgjax import jacobians as jacobians
+from vgjax import lyapunov as lyapunov
 from vgjax import matrices as matrices
 from vgjax import products as products
 from vgjax import spectra as spectra
@@ -29,6 +32,7 @@ from vgjax import theory as theory
 from vgjax import trajectories as trajectories
 from vgjax.jacobians import propagator as propagator
 from vgjax.jacobians import state_jacobians as state_jacobians
+from vgjax.lyapunov import lyapunov_spectrum as lyapunov_spectrum
 from vgjax.spectra import growth_rates as growth_rates
 from vgjax.spectra import jacobian_spectrum as jacobian_spectrum
 from vgjax.trajectories import rollout as rollout

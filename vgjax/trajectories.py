@@ -89,6 +89,14 @@ class FrozenStep:
         with jax.default_matmul_precision("highest"):
             return _call(self, weights, carry, x)
 
+    def thawed(self, weights):
+        """Put the arrays back in their places."""
+        leaves = [
+            weights[leaf.index] if isinstance(leaf, _Array) else leaf
+            for leaf in self.leaves
+        ]
+        return jax.tree.unflatten(self.treedef, leaves)
+
 
 class _Array(NamedTuple):
     index: int
@@ -97,12 +105,7 @@ class _Array(NamedTuple):
 # Jitted so that a spectrum after a rollout does not run the user's Python again.
 @partial(jax.jit, static_argnums=0, inline=True)
 def _call(frozen, weights, carry, x):
-    leaves = [
-        weights[leaf.index] if isinstance(leaf, _Array) else leaf
-        for leaf in frozen.leaves
-    ]
-    step = jax.tree.unflatten(frozen.treedef, leaves)
-    result = step(carry, x)
+    result = frozen.thawed(weights)(carry, x)
     if not (isinstance(result, tuple) and len(result) == 2):
         msg = (
             f"Argument `step` must return the pair (carry, y), "
@@ -137,10 +140,15 @@ def _checked_carry(carry: Carry) -> Carry:
         raise TypeError(msg)
     if leaves and not state:
         _checks.real_floating(leaves[0], "carry")
-    if sum(leaf.size for leaf in state) == 0:
+    if state_size(carry) == 0:
         msg = "Argument `carry` must hold at least one number, but is empty."
         raise ValueError(msg)
     return carry
+
+
+def state_size(carry: Carry) -> int:
+    """N, the numbers in the state of a carry whose leaves are arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(carry) if not _is_whole(leaf))
 
 
 def _is_whole(leaf: Any) -> bool:
@@ -206,8 +214,9 @@ def _rollout(frozen, weights, carry, inputs, T):
     return Trajectory(states, outputs, unflatten(last))
 
 
-def _split(step: Step) -> tuple[FrozenStep, list]:
-    leaves, treedef = jax.tree.flatten(step)
+def freeze(tree: Any) -> tuple[FrozenStep, list]:
+    """Split a callable PyTree into all that is not an array, and its arrays."""
+    leaves, treedef = jax.tree.flatten(tree)
     weights, kept = [], []
     for leaf in leaves:
         if isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int, complex)):
@@ -215,6 +224,10 @@ def _split(step: Step) -> tuple[FrozenStep, list]:
             weights.append(leaf)
         else:
             kept.append(leaf)
+    return FrozenStep(treedef, tuple(kept)), weights
+
+
+def _split(step: Step) -> tuple[FrozenStep, list]:
     if inspect.ismethod(step):
         msg = (
             f"Argument `step` must be the cell or function itself, but is the bound "
@@ -233,7 +246,7 @@ def _split(step: Step) -> tuple[FrozenStep, list]:
             f"but is {type(step).__name__}."
         )
         raise TypeError(msg)
-    frozen = FrozenStep(treedef, tuple(kept))
+    frozen, weights = freeze(step)
     try:
         hash(frozen)
     except TypeError:

@@ -1,0 +1,217 @@
+"""Leading singular values without Jacobians: closed forms and the exact spectrum."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import systems
+from flax import nnx
+
+import vgjax
+from vgjax import cells, lyapunov
+
+
+def driven(h, A):
+    """A step whose Jacobian is its input."""
+    return A @ h, None
+
+
+def tanh_cell(W, h, x):
+    return jnp.tanh(W @ h + x), None
+
+
+def network(N=6, T=60, gain=1.2, dtype=float):
+    rng = np.random.default_rng(1)
+    W = jnp.asarray(gain * rng.standard_normal((N, N)) / N**0.5, dtype)
+    x = jnp.asarray(0.3 * rng.standard_normal((T, N)), dtype)
+    return cells.from_function(tanh_cell, W), jnp.zeros(N, dtype), x
+
+
+def of_chain(A, **options):
+    A = jnp.asarray(A)
+    return lyapunov.leading_spectrum(driven, jnp.zeros(A.shape[1]), A, **options)
+
+
+@pytest.mark.float64
+def test_telescoping_chain_has_its_values_in_closed_form():
+    # More than the block of 8 spare vectors: none of it is the whole spectrum.
+    log_scales = np.cos(np.arange(1, 201)[:, None] * np.arange(1, 31)) / 3
+    log_scales = log_scales - np.arange(30) / 10
+    chain, answer = systems.telescoping(1, log_scales)
+    found = of_chain(chain, k=4)
+    np.testing.assert_allclose(found.log_singular_values, answer[-1, :4], atol=1e-8)
+    assert found.converged.all()
+
+
+@pytest.mark.float64
+def test_ring_with_equal_pairs_is_found_to_a_millionth():
+    # One value and then pairs: k = 4 cuts a pair, and so does the block of 12.
+    chain, answer = systems.ring(32, 0.1, 200)
+    found = of_chain(chain, k=4)
+    np.testing.assert_allclose(found.log_singular_values, answer[-1, :4], atol=1e-6)
+    assert found.converged.all()
+
+
+@pytest.mark.float64
+def test_scales_far_beyond_floats_are_kept_apart():
+    log_scales = np.broadcast_to(-8.0 * np.arange(12), (300, 12))
+    chain, answer = systems.telescoping(2, log_scales)
+    found = of_chain(chain, k=3)
+    np.testing.assert_allclose(found.log_singular_values, answer[-1, :3], atol=1e-8)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("options", [{}, {"lag": 37}, {"checkpoint_every": 7}])
+def test_values_and_vectors_are_those_of_the_propagator(options):
+    step, h, x = network(N=14, T=45, gain=2.5)
+    found = lyapunov.leading_spectrum(step, h, x, k=3, **options)
+    J = np.asarray(vgjax.state_jacobians(step, h, x))[-options.get("lag", 45) :]
+    Phi = functools.reduce(lambda P, A: A @ P, J)
+    U, S, Vt = np.linalg.svd(Phi)
+    np.testing.assert_allclose(found.log_singular_values, np.log(S[:3]), atol=1e-9)
+    assert found.converged.all()
+    left, right = np.asarray(found.left), np.asarray(found.right)
+    np.testing.assert_allclose(Phi @ right, left * S[:3], atol=1e-7 * S[0])
+    np.testing.assert_allclose(abs(np.sum(U[:, :3] * left, 0)), 1, atol=1e-9)
+    np.testing.assert_allclose(abs(np.sum(Vt[:3].T * right, 0)), 1, atol=1e-9)
+    # Left and right are not one another here.
+    assert abs(U[:, 0] @ Vt[0]) < 0.9
+
+
+def test_all_of_a_small_spectrum_agrees_with_the_exact_one(dtype, tolerance):
+    step, h, x = network(dtype=dtype)
+    found = lyapunov.leading_spectrum(step, h, x, k=6)
+    exact = vgjax.jacobian_spectrum(step, h, x, every=60).log_singular_values[0]
+    np.testing.assert_allclose(
+        found.log_singular_values, exact, atol=tolerance(1e-8, 1e-2)
+    )
+    assert found.log_singular_values.dtype == found.left.dtype == dtype
+    assert found.converged.all()
+
+
+def families():
+    rng = np.random.default_rng(3)
+    N, T = 24, 60  # one size, so that it is compiled once
+    orthogonal = np.array([systems.orthogonal(rng, N) for _ in range(T)])
+    saturated = systems.tanh_chain(1, N, 16.0, T)
+    return {
+        "tanh, gain 0.9": systems.tanh_chain(1, N, 0.9, T),
+        "tanh, gain 3": systems.tanh_chain(1, N, 3.0, T),
+        "saturated rows": saturated,
+        "saturated columns": np.swapaxes(saturated, 1, 2),
+        "Gaussian": systems.gaussian_chain(1, N, T),
+        "near-orthogonal": 0.99 * orthogonal,
+    }
+
+
+@pytest.mark.float64
+@pytest.mark.slow
+@pytest.mark.parametrize("name", families())
+def test_leading_values_agree_with_the_exact_spectrum_of(name):
+    chain = families()[name]
+    found = of_chain(chain, k=5)
+    exact = vgjax.products.product_spectrum(jnp.asarray(chain), every=len(chain))
+    exact = exact.log_singular_values[0, :5]
+    np.testing.assert_allclose(found.log_singular_values, exact, atol=1e-8)
+    assert found.converged.all()
+
+
+@pytest.mark.float64
+@pytest.mark.slow
+def test_leading_values_of_128_numbers_of_state_agree_with_the_exact_ones():
+    cell = nnx.LSTMCell(2, 64, dtype=float, param_dtype=float, rngs=nnx.Rngs(1))
+    carry = (jnp.zeros(64), jnp.zeros(64))
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((100, 2)))
+    found = lyapunov.leading_spectrum(cell, carry, x, k=8)
+    exact = vgjax.jacobian_spectrum(cell, carry, x, every=100).log_singular_values[0]
+    np.testing.assert_allclose(found.log_singular_values, exact[:8], atol=1e-8)
+    assert found.converged.all()
+
+
+@pytest.mark.float64
+def test_what_has_not_converged_is_said_and_is_a_lower_bound():
+    chain = systems.gaussian_chain(1, 40, 5)
+    with pytest.warns(RuntimeWarning, match=r"of 3 leading .* in 2 sweeps"):
+        found = of_chain(chain, k=3, max_sweeps=2)
+    assert found.sweeps == 2
+    assert not found.converged.all()
+    exact = vgjax.products.product_spectrum(jnp.asarray(chain), every=5)
+    exact = exact.log_singular_values[0, :3]
+    below = exact - found.log_singular_values
+    assert (below > -1e-12).all()
+    assert below.max() > 1e-5
+    assert (found.change[~found.converged] > 1e-9).all()
+    # Left to run, it converges.
+    longer = of_chain(chain, k=3)
+    np.testing.assert_allclose(longer.log_singular_values, exact, atol=1e-8)
+    assert longer.converged.all()
+    assert longer.sweeps > 4
+
+
+@pytest.mark.float64
+def test_sweeps_end_sooner_for_a_wider_tolerance():
+    chain = systems.gaussian_chain(1, 40, 5)
+    sweeps = [int(of_chain(chain, k=3, tol=tol).sweeps) for tol in (1e-3, 1e-6, 1e-9)]
+    assert sweeps == sorted(set(sweeps))
+
+
+def test_annihilated_directions_read_minus_infinity(dtype):
+    W = jnp.diag(jnp.asarray([2.0, 0.5, 0.0, 0.0], dtype))
+    W = W.at[0, 1].set(3.0)
+    step = cells.from_function(lambda W, h, x: (W @ h, x), W)
+    found = lyapunov.leading_spectrum(step, jnp.zeros(4, dtype), k=4, length=20)
+    assert np.isneginf(found.log_singular_values).tolist() == [False] * 2 + [True] * 2
+    assert found.converged.all()
+    exact = vgjax.theory.power_spectrum(W, [20]).log_singular_values[0]
+    np.testing.assert_allclose(found.log_singular_values[:2], exact[:2], rtol=1e-5)
+
+
+@pytest.mark.float64
+def test_a_nan_in_a_jacobian_is_nan_and_not_converged():
+    chain = systems.gaussian_chain(1, 4, 9)
+    chain[5, 2, 1] = np.nan
+    with pytest.warns(RuntimeWarning, match="2 of 2 leading"):
+        found = of_chain(chain, k=2)
+    assert np.isnan(found.log_singular_values).all()
+    assert found.sweeps == 1
+
+
+@pytest.mark.float64
+def test_same_values_under_jit_and_vmap_and_one_trace_for_all_weights():
+    _, h, x = network(N=4, T=20)
+    traced = chex.assert_max_traces(tanh_cell, n=1)
+
+    @jax.jit
+    @jax.vmap
+    def measure(gain):
+        step = cells.from_function(traced, gain * jnp.eye(4) + 0.1)
+        return lyapunov.leading_spectrum(step, h, x, k=2).log_singular_values
+
+    together = measure(jnp.asarray([0.5, 1.0, 2.0]))
+    for gain, values in zip([0.5, 1.0, 2.0], together, strict=True):
+        step = cells.from_function(tanh_cell, gain * jnp.eye(4) + 0.1)
+        exact = np.linalg.svd(vgjax.propagator(step, h, x), compute_uv=False)
+        np.testing.assert_allclose(values, np.log(exact[:2]), atol=1e-8)
+
+
+BAD = [
+    ({"k": 0}, ValueError, "`k` must be at least 1 and at most 3, but is 0"),
+    ({"k": 4}, ValueError, "`k` must be at least 1 and at most 3, but is 4"),
+    ({"k": 1, "lag": 0}, ValueError, "`lag` must be at least 1 and at most 10"),
+    ({"k": 1, "lag": 11}, ValueError, "`lag` must be .* at most 10, but is 11"),
+    ({"k": 1, "tol": -1.0}, ValueError, "`tol` must be a number above 0, but is -1.0"),
+    ({"k": 1, "max_sweeps": 0}, ValueError, "`max_sweeps` must be at least 1"),
+    ({"k": 1, "max_sweeps": 2.5}, TypeError, "`max_sweeps` must be a whole number"),
+    ({"k": 1, "checkpoint_every": 0}, ValueError, "`checkpoint_every` must be at leas"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "match"), BAD)
+def test_wrong_options_are_refused_by_name(options, error, match):
+    with pytest.raises(error, match=match):
+        lyapunov.leading_spectrum(
+            lambda h, _: (h, None), jnp.ones(3), length=10, **options
+        )

@@ -1,0 +1,224 @@
+r"""A block of vectors that grows along a trajectory, made orthonormal when it must be.
+
+Growth is measured by triangles. If every group of steps is factored as
+$J_m \cdots J_1 B_0 = B_1 U$ with an upper triangle U, first columns stay a basis of
+what first columns were carried to, whatever B is, and the triangles of all groups,
+multiplied, are that of a QR factorisation at every step, once the last B has been
+factored by QR too. So B need only be well-conditioned, which LU factorisation with
+pivoting makes it at a fraction of the cost, and groups may be as long as round-off
+allows: a pivot e^d below the largest has a relative error of about eps e^d.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr
+
+
+class Block(NamedTuple):
+    """Where a chain of steps is, and the vectors that went along."""
+
+    carry: Any
+    basis: Array  # (N, k) orthonormal
+    span: Array  # () int32, steps to take between two factorisations; 0: be careful
+    longest: Array  # () int32, a span that has not failed yet
+
+
+class Reading(NamedTuple):
+    """What one factorisation found."""
+
+    triangle: Array  # (k, k) upper
+    noise: Array  # (k,) whether a pivot was no larger than round-off, and not zero
+
+
+Push = Callable[[Any, Array, Any], tuple[Any, Array]]
+"""``push(carry, block, x) -> (carry, block)``, the block multiplied by one Jacobian."""
+
+Read = Callable[[Reading], Any]
+"""What to keep of a factorisation, a PyTree of arrays."""
+
+
+class Chain(NamedTuple):
+    """How to take steps."""
+
+    push: Push
+    read: Read
+    nothing: Any  # what is kept of a step without a factorisation
+
+
+def first_block(carry: Any, basis: Array) -> Block:
+    """Return a block that is factored at every step until its growth has been seen."""
+    return Block(carry, basis, jnp.int32(1), jnp.int32(jnp.iinfo(jnp.int32).max))
+
+
+def random_basis(N: int, k: int, dtype: jnp.dtype) -> Array:
+    """(N, k) orthonormal, always the same.
+
+    Columns of the identity would stay in what a triangular Jacobian leaves invariant,
+    and miss what grows outside of it.
+    """
+    return jnp.linalg.qr(jax.random.normal(jax.random.key(0), (N, k), dtype))[0]
+
+
+def grow(chain: Chain, block: Block, xs: Any, active: Array | None, error: float):
+    """Take a few steps, few enough to be taken again where they were too bold.
+
+    A pivot that is no larger than the round-off of its row is made zero.
+
+    Args:
+      chain: how.
+      block: where from.
+      xs: leaves (c, ...), what `push` is given.
+      active: (c,), False for steps to leave out; None for none.
+      error: what round-off may add up to in the log of a pivot, over all these steps.
+
+    Returns:
+      The block after the last step, and what was kept, leaves (c, ...).
+    """
+    shapes = jax.eval_shape(lambda b: _boldly(chain, b, xs, active), block)
+    bold = jax.lax.cond(
+        any_in_batch(block.span > 0),
+        lambda b: _boldly(chain, b, xs, active),
+        lambda _: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
+        block,
+    )
+    good = (block.span > 0) & (bold.error <= error) & (bold.size <= _reach(bold))
+
+    def carefully(bold):
+        slow = factored_steps(_without_noise(chain), block, xs, active, every=1)
+        return jax.tree.map(lambda s, b: jnp.where(good, b, s), slow, bold)
+
+    taken = jax.lax.cond(any_in_batch(~good), carefully, lambda b: b, bold)
+    failed = ~good & (block.span > 1)
+    longest = jnp.where(failed, block.span - 1, block.longest)
+    span = _next_span(taken, jnp.where(good, block.span, 1), error, xs)
+    span = jnp.minimum(span, longest)
+    return taken.block._replace(span=span, longest=longest), taken.kept
+
+
+class Taken(NamedTuple):
+    """What a few steps led to."""
+
+    block: Block
+    kept: Any
+    error: Array  # () what round-off adds up to in the log of a pivot, at most
+    spread: Array  # () nats, the sum over groups of log(largest / smallest pivot)
+    size: Array  # () nats, the largest |log pivot|
+
+
+def factored_steps(chain: Chain, block: Block, xs: Any, active, every: int) -> Taken:
+    """Take steps with a QR factorisation after so many, and after the last."""
+    due = (jnp.arange(_length(xs)) + 1) % every == 0
+    return _steps(chain, _qr, block, xs, active, due.at[-1].set(True))
+
+
+def _boldly(chain: Chain, block: Block, xs: Any, active) -> Taken:
+    """Take steps with LU factorisations in between, and a QR factorisation at the end.
+
+    With the largest pivot of a column below one the lower triangle is not far from
+    orthonormal, in practice; the last QR factorisation sees whether it was.
+    """
+    c = _length(xs)
+    due = (jnp.arange(c, dtype=jnp.int32) + 1) % _even(block.span, c) == 0
+    taken = _steps(chain, _lu, block, xs, active, due.at[-1].set(False))
+    state = (taken.block.basis, taken.error, taken.spread, taken.size)
+    (basis, *measured), last = _factored(chain, _qr, state)
+    kept = jax.tree.map(lambda all_, one: all_.at[-1].set(one), taken.kept, last)
+    return Taken(taken.block._replace(basis=basis), kept, *measured)
+
+
+def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> Taken:
+    def step(state, x):
+        carry, basis, *measured = state
+        x, due = x
+        carry, basis = chain.push(carry, basis, x)
+        measured, kept = jax.lax.cond(
+            any_in_batch(due),
+            lambda measured: _factored(chain, factor, measured),
+            lambda measured: (measured, chain.nothing),
+            (basis, *measured),
+        )
+        return (carry, *measured), kept
+
+    def step_if_active(state, x):
+        active, x = x
+        if active is None:
+            return step(state, x)
+        return jax.lax.cond(active, step, lambda s, _: (s, chain.nothing), state, x)
+
+    zero = jnp.zeros((), block.basis.dtype)
+    start = (block.carry, block.basis, zero, zero, zero)
+    end, kept = jax.lax.scan(step_if_active, start, (active, (xs, due)))
+    carry, basis, *measured = end
+    return Taken(block._replace(carry=carry, basis=basis), kept, *measured)
+
+
+def _factored(chain: Chain, factor, state):
+    basis, error, spread, size = state
+    eps = float(jnp.finfo(basis.dtype).eps)
+    basis, seen = factor(basis)
+    logs = jnp.log(jnp.abs(jnp.diagonal(seen.triangle)))
+    gap = jnp.max(logs) - jnp.min(logs)
+    size = jnp.maximum(size, jnp.max(jnp.abs(logs)))
+    measured = (error + eps * jnp.exp(gap), spread + gap, size)
+    return (basis, *measured), chain.read(seen)
+
+
+def _lu(image: Array) -> tuple[Array, Reading]:
+    N, k = image.shape
+    factors, _, rows = jax.lax.linalg.lu(image)
+    lower = jnp.tril(factors, -1) + jnp.eye(N, k, dtype=image.dtype)
+    basis = jnp.zeros_like(image).at[rows].set(lower, unique_indices=True)
+    return basis, Reading(jnp.triu(factors[:k]), jnp.zeros(k, bool))
+
+
+def _qr(image: Array) -> tuple[Array, Reading]:
+    N, k = image.shape
+    Q, R, row_size = row_sorted_qr(image)
+    pivot = jnp.abs(jnp.diagonal(R))
+    noise = (pivot > 0) & (pivot <= roundoff(N, image.dtype) * row_size[:k])
+    return Q, Reading(R, noise)
+
+
+def _without_noise(chain: Chain) -> Chain:
+    def read(seen: Reading) -> Any:
+        pivot = jnp.where(seen.noise, 0, jnp.diagonal(seen.triangle))
+        triangle = jnp.fill_diagonal(seen.triangle, pivot, inplace=False)
+        return chain.read(seen._replace(triangle=triangle))
+
+    return chain._replace(read=read)
+
+
+def _next_span(taken: Taken, span: Array, error: float, xs: Any) -> Array:
+    """The longest group that what was seen lets expect to be good."""
+    c, dtype = _length(xs), taken.error.dtype
+    eps = float(jnp.finfo(dtype).eps)
+    span = span.astype(dtype)
+    per_step = taken.spread / c
+    # Spreads add up on average; their fluctuations hardly do.
+    left = jnp.log(error / jnp.maximum(taken.error, eps))
+    further = jnp.where(per_step > 0, left / per_step, c)
+    within = span * _reach(taken) / jnp.maximum(taken.size, eps)
+    longest = jnp.minimum(span + further, jnp.minimum(within, c))
+    known = jnp.isfinite(taken.error)
+    return jnp.where(known, jnp.maximum(longest, 0), 0).astype(jnp.int32)
+
+
+def _even(span: Array, c: int) -> Array:
+    """Steps of a group where c are shared out evenly among as few as there must be."""
+    groups = -(-c // jnp.maximum(span, 1))
+    return -(-c // groups)
+
+
+def _reach(taken: Taken) -> float:
+    """Nats that a group may grow or shrink by: a quarter of the range of floats."""
+    return 0.25 * math.log(jnp.finfo(taken.size.dtype).max)
+
+
+def _length(xs: Any) -> int:
+    return len(jax.tree.leaves(xs)[0])

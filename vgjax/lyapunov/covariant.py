@@ -1,0 +1,122 @@
+"""Covariant Lyapunov vectors: directions that each Jacobian maps onto one another."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vgjax import _checks
+from vgjax._linalg import matmul
+from vgjax._typing import Carry, Inputs, Step
+from vgjax.lyapunov._growth import random_basis
+from vgjax.lyapunov._tangent import push_forward
+from vgjax.trajectories import first, flat_step, prepare, state_size
+
+
+class CovariantVectors(NamedTuple):
+    """What `covariant_vectors` found along a stretch of a trajectory."""
+
+    vectors: Array  # (S+1, N, k), columns of norm one
+    log_growth: Array  # (S, k) nats, of each vector in each step
+
+
+def covariant_vectors(
+    step: Step,
+    carry: Carry,
+    inputs: Inputs = None,
+    *,
+    length: int | None = None,
+    k: int | None = None,
+    burn_in: int = 0,
+    burn_out: int = 0,
+) -> CovariantVectors:
+    r"""Return the k leading covariant Lyapunov vectors along a trajectory.
+
+    Vector i is the direction at each state that grows at exponent i forwards in time
+    and shrinks at it backwards: $J_t v_{t-1} = e^{g_t} v_t$, and $g_t$ is on average
+    that exponent. For a constant W they are its eigenvectors.
+
+    Args:
+      step: ``step(carry, x) -> (carry, y)``, as for `vgjax.rollout`.
+      carry: initial carry; N numbers.
+      inputs: (T, D), or a PyTree with time along the leading axis, or None.
+      length: T, needed where there are no inputs.
+      k: how many vectors, from 1 to N. Default: all N.
+      burn_in: steps at the beginning in which the nested subspaces settle, forwards.
+      burn_out: steps at the end in which the vectors settle in them, backwards.
+
+    Returns:
+      `CovariantVectors` of the S = T - burn_in - burn_out steps between: vectors
+      (S+1, N, k), ``vectors[r, :, i]`` at state burn_in + r, of norm one, in descending
+      order of their exponents; log_growth (S, k), nats, ``log_growth[r]`` on the way
+      from state burn_in + r to the next. The sign of a vector is arbitrary, and kept
+      along the trajectory. From a direction that a step annihilates on, it and those
+      after it are NaN, at all times; after a Jacobian with a NaN or an infinity all is.
+
+    Raises:
+      ValueError: as `vgjax.rollout` does; `k` outside 1..N; `burn_in` outside 0..T-1,
+        or `burn_out` outside 0..T - `burn_in` - 1.
+      TypeError: as `vgjax.rollout` does; one of the three is no whole number.
+
+    Notes:
+      That each vector is mapped to the next holds to round-off whatever the burns are;
+      that they are the covariant ones, to $e^{-n (\lambda_i - \lambda_{i+1})}$ with n
+      the shorter burn. Where two exponents are equal only the plane of both is
+      covariant, and the vectors in it are arbitrary.
+
+      One QR factorisation a step, and holds T - burn_in bases and triangles,
+      N k + k^2 numbers each.
+
+    Source:
+      Ginelli et al., Phys. Rev. Lett. 99, 130601 (2007).
+    """
+    prepared = prepare(step, carry, inputs, length)
+    N = state_size(prepared.carry)
+    k = N if k is None else _checks.whole(k, "k", 1, N)
+    burn_in = _checks.whole(burn_in, "burn_in", 0, prepared.T - 1)
+    burn_out = _checks.whole(burn_out, "burn_out", 0, prepared.T - burn_in - 1)
+    return _covariant_vectors(*prepared, k, burn_in, burn_out)
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+def _covariant_vectors(frozen, weights, carry, inputs, T, k, burn_in, burn_out):
+    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
+    push = push_forward(step)
+
+    def forward(state, x):
+        flat, basis = state
+        flat, image = push(flat, basis, x)
+        Q, R = jnp.linalg.qr(image)
+        return (flat, Q), (Q, R)
+
+    def part(start, stop):
+        return jax.tree.map(lambda a: a[start:stop], inputs)
+
+    basis = random_basis(flat.state.size, k, flat.state.dtype)
+    start, _ = jax.lax.scan(
+        lambda state, x: (forward(state, x)[0], None),
+        (flat, basis),
+        part(0, burn_in),
+        length=burn_in,
+    )
+    _, (Q, R) = jax.lax.scan(forward, start, part(burn_in, T), length=T - burn_in)
+    Q = jnp.concatenate([start[1][None], Q])
+    annihilated = jnp.any(jnp.diagonal(R, axis1=1, axis2=2) == 0, axis=0)
+
+    def backward(C, R):
+        pivots = jnp.diagonal(R)
+        R = jnp.fill_diagonal(R, jnp.where(pivots == 0, 1, pivots), inplace=False)
+        before = jax.scipy.linalg.solve_triangular(R, C)
+        size = jnp.linalg.norm(before, axis=0)
+        before = before / size[None, :]
+        return before, (before, -jnp.log(size))
+
+    eye = jnp.eye(k, dtype=Q.dtype)
+    _, (C, growth) = jax.lax.scan(backward, eye, R, reverse=True)
+    S = T - burn_in - burn_out
+    C = jnp.concatenate([C, eye[None]])[: S + 1]
+    lost = jnp.cumsum(annihilated) > 0
+    vectors = jnp.where(lost[None, None, :], jnp.nan, matmul(Q[: S + 1], C))
+    return CovariantVectors(vectors, jnp.where(lost[None, :], jnp.nan, growth[:S]))

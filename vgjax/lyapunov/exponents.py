@@ -1,0 +1,286 @@
+"""Lyapunov exponents: what tangent vectors grow by per step in the long run."""
+
+import math
+import warnings
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.core import Tracer
+from jaxtyping import Float
+
+from vgjax import _checks
+from vgjax._linalg import descending
+from vgjax._typing import Carry, Inputs, Step
+from vgjax.lyapunov._growth import (
+    Chain,
+    Reading,
+    factored_steps,
+    first_block,
+    grow,
+    random_basis,
+)
+from vgjax.lyapunov._tangent import push_forward
+from vgjax.trajectories import first, flat_step, prepare, state_size
+
+# Steps of one record: the longest group, and at least so many records for the error.
+_LONGEST_RECORD = 32
+_FEWEST_RECORDS = 10
+# As a power of eps.
+_DEFAULT_TOL = 0.45
+# Batches whose means the standard error is taken from, at most.
+_BATCHES = 32
+
+
+class Lyapunov(NamedTuple):
+    """What `lyapunov_spectrum` measured."""
+
+    exponents: Array  # (k,) nats per step, descending
+    standard_error: Array  # (k,) nats per step, by batch means
+    history: Array  # (R, k) nats per step, the estimate after `steps` steps
+    steps: Array  # (R,) int32, counted from the end of the burn-in
+    resolved: Array  # (k,) bool, False where a value is only round-off
+
+
+def lyapunov_spectrum(
+    step: Step,
+    carry: Carry,
+    inputs: Inputs = None,
+    *,
+    length: int | None = None,
+    k: int | None = None,
+    burn_in: int = 0,
+    qr_every: int = 1,
+    tol: float | None = None,
+) -> Lyapunov:
+    r"""Return the k leading Lyapunov exponents of a trajectory.
+
+    k orthonormal tangent vectors are pushed along, $J_t Q_{t-1} = Q_t R_t$; exponent i
+    is the mean of $\log|R_{ii}|$ over the steps after the burn-in.
+
+    Args:
+      step: ``step(carry, x) -> (carry, y)``, as for `vgjax.rollout`.
+      carry: initial carry; N numbers.
+      inputs: (T, D), or a PyTree with time along the leading axis, or None.
+      length: T, needed where there are no inputs.
+      k: how many exponents, from 1 to N. Default: all N.
+      burn_in: steps that are taken, vectors and all, before anything is measured.
+      qr_every: orthonormalise after so many steps. With 1, the default, the exponents
+        are those of a factorisation at every step to within `tol`. Any other number is
+        kept to, whatever it costs.
+      tol: nats per step, what leaving out factorisations may cost where `qr_every` is
+        1. They are left out where the growth seen so far allows it, and the steps are
+        taken again, one by one, where that turns out wrong. Default: 9e-8 in float64,
+        8e-4 in float32 (eps to the power 0.45).
+
+    Returns:
+      `Lyapunov`: exponents (k,), nats per step, descending; standard_error (k,), nats
+      per step, from the scatter of at most 32 batches (NaN for a single one); history
+      (R, k), the running estimates in the order of the exponents, after steps (R,);
+      resolved (k,), False for an exponent that is round-off. The last
+      T - burn_in steps count, in records of equal length (1 to 32 steps, or `qr_every`
+      if that is more); those too few to fill a record join the burn-in. A direction
+      that a step annihilates reads -inf. After a Jacobian with a NaN or an infinity all
+      is NaN.
+
+    Raises:
+      ValueError: as `vgjax.rollout` does; `k` outside 1..N; `burn_in` outside 0..
+        T - `qr_every`; `qr_every` outside 1..T; `tol` not above 0.
+      TypeError: as `vgjax.rollout` does; one of the three is no whole number.
+
+    Warns:
+      RuntimeWarning: some exponents are not resolved (under `jit` only the flag says
+        so). They lie more than 36/`qr_every` nats (float64; 16/`qr_every` in float32)
+        below the largest, or a factorisation found no more of them than round-off;
+        lower `qr_every` if it is above 1. With 1, such a direction reads -inf.
+
+    Notes:
+      Exponents are averages: at finite T they are not the log singular values of the
+      product divided by T, see `vgjax.jacobian_spectrum`, which gives those. The batch
+      means behind the standard error are taken as independent, so batches should be
+      longer than the correlations of the trajectory.
+
+      Each step costs one product of the Jacobian with k vectors (forward-mode
+      derivatives; with k = N this is still less than making the Jacobian and
+      multiplying), and a QR factorisation of N k^2 operations for every group of steps.
+      Holds N k numbers, and k for each record.
+
+    Source:
+      Benettin et al., Meccanica 15, 9 (1980); the treppen iteration of Eckmann &
+      Ruelle, Rev. Mod. Phys. 57, 617 (1985).
+
+    Examples:
+      >>> import jax.numpy as jnp, vgjax
+      >>> step = lambda h, x: (jnp.array([[2.0, 1.0], [1.0, 1.0]]) @ h % 1.0, None)
+      >>> found = vgjax.lyapunov_spectrum(step, jnp.ones(2), length=200, burn_in=50)
+      >>> found.exponents.round(2)
+      Array([ 0.96, -0.96], dtype=float32)
+    """
+    prepared = prepare(step, carry, inputs, length)
+    N = state_size(prepared.carry)
+    k = N if k is None else _checks.whole(k, "k", 1, N)
+    qr_every = _checks.whole(qr_every, "qr_every", 1, prepared.T)
+    burn_in = _checks.whole(burn_in, "burn_in", 0, prepared.T - qr_every)
+    if tol is not None:
+        tol = _checks.positive(tol, "tol")
+    found = _lyapunov_spectrum(*prepared, k, burn_in, qr_every, tol)
+    _warn_of_roundoff(found, qr_every)
+    return found
+
+
+def kaplan_yorke_dimension(exponents: Float[Array, " k"]) -> Float[Array, ""]:
+    r"""Return the dimension of an attractor from its Lyapunov exponents.
+
+    $D = j + \sum_{i \le j} \lambda_i / |\lambda_{j+1}|$, where j is the largest number
+    of leading exponents whose sum is not negative.
+
+    Args:
+      exponents: (k,), in nats per step or per unit time, in any order; -inf is allowed.
+
+    Returns:
+      A scalar between 0 and k, a number of dimensions. 0 where the largest exponent is
+      negative. k where the sum of all is not negative: all N exponents then say that
+      the attractor fills the space, and k < N only that it has at least k dimensions.
+      NaN if one is NaN.
+
+    Raises:
+      ValueError: `exponents` is not of shape (k,).
+      TypeError: `exponents` is not float32 or float64.
+
+    Source:
+      Kaplan & Yorke, Lecture Notes in Mathematics 730, 204 (1979).
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> lorenz = jnp.array([0.9058, 0.0, -14.5725])
+      >>> kaplan_yorke_dimension(lorenz).round(3)
+      Array(2.062, dtype=float32)
+    """
+    exponents = _checked(exponents)
+    k = len(exponents)
+    ordered = exponents[descending(exponents)]
+    sums = jnp.cumsum(ordered)
+    j = jnp.sum(jnp.cumprod((sums >= 0).astype(jnp.int32)))
+    before = jnp.where(j > 0, sums[jnp.maximum(j - 1, 0)], 0)
+    beyond = ordered[jnp.minimum(j, k - 1)]
+    part = jnp.where(j < k, before / jnp.where(j < k, -beyond, 1), 0)
+    dimension = j.astype(exponents.dtype) + part
+    return jnp.where(jnp.any(jnp.isnan(exponents)), jnp.nan, dimension)
+
+
+def entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
+    """Return the sum of the positive Lyapunov exponents.
+
+    It bounds the Kolmogorov-Sinai entropy from above (Ruelle's inequality), and is
+    equal to it where the invariant measure is smooth along the unstable directions
+    (Pesin's formula).
+
+    Args:
+      exponents: (k,), in any order; -inf is allowed. All positive ones must be there.
+
+    Returns:
+      A scalar in nats, per step or per unit time as the exponents are; 0 where none is
+      positive. NaN if one is NaN.
+
+    Raises:
+      ValueError: `exponents` is not of shape (k,).
+      TypeError: `exponents` is not float32 or float64.
+
+    Source:
+      Eckmann & Ruelle, Rev. Mod. Phys. 57, 617 (1985), section IV.
+    """
+    return jnp.sum(jnp.maximum(_checked(exponents), 0))
+
+
+def _checked(exponents) -> Array:
+    exponents = _checks.array(exponents, "exponents")
+    _checks.shape(exponents, "exponents", "k")
+    _checks.real_floating(exponents, "exponents")
+    return exponents
+
+
+def _warn_of_roundoff(found: Lyapunov, qr_every: int) -> None:
+    if isinstance(found.resolved, Tracer) or bool(found.resolved.all()):
+        return
+    k, lost = len(found.resolved), int((~found.resolved).sum())
+    reach = _digits(found.exponents.dtype) / qr_every
+    remedy = f"lower `qr_every`, which is {qr_every}, or ask" if qr_every > 1 else "ask"
+    msg = (
+        f"{lost} of {k} Lyapunov exponents are lost in round-off (`resolved` is "
+        f"False): {found.exponents.dtype} cannot see what lies more than about "
+        f"{reach:.1f} nats per step below the largest. To be rid of them, {remedy} for "
+        f"fewer by `k`."
+    )
+    warnings.warn(msg, RuntimeWarning, stacklevel=3)
+
+
+def _digits(dtype: jnp.dtype) -> float:
+    """Nats between one and what is round-off beside it."""
+    return -math.log(jnp.finfo(dtype).eps)
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+def _lyapunov_spectrum(frozen, weights, carry, inputs, T, k, burn_in, qr_every, tol):
+    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
+    N, dtype = flat.state.size, flat.state.dtype
+    c = _record_length(T - burn_in, qr_every)
+    R = (T - burn_in) // c
+    chunks = R + -(-(T - R * c) // c)
+    push = push_forward(step)
+
+    def push_at(flat, basis, t):
+        x = jax.tree.map(lambda a: a[jnp.maximum(t, 0)], inputs)
+        return push(flat, basis, x)
+
+    def read(seen: Reading):
+        return jnp.log(jnp.abs(jnp.diagonal(seen.triangle))), seen.noise
+
+    nothing = (jnp.zeros(k, dtype), jnp.zeros(k, bool))
+    tol = float(jnp.finfo(dtype).eps) ** _DEFAULT_TOL if tol is None else tol
+    error = c * tol
+    chain = Chain(push_at, read, nothing)
+
+    def record(block, t):
+        # The first record is filled up from before the first step.
+        active = t >= 0 if chunks * c > T else None
+        if qr_every == 1:
+            block, kept = grow(chain, block, t, active, error)
+        else:
+            block, kept, *_ = factored_steps(chain, block, t, active, qr_every)
+        logs, noise = kept
+        return block, (jnp.sum(logs, axis=0), jnp.any(noise, axis=0))
+
+    times = jnp.arange(chunks * c, dtype=jnp.int32) - (chunks * c - T)
+    block = first_block(flat, random_basis(N, k, dtype))
+    _, (growth, noise) = jax.lax.scan(record, block, times.reshape(chunks, c))
+    return _summary(growth[-R:], jnp.any(noise[-R:], axis=0), c, qr_every)
+
+
+def _record_length(T: int, qr_every: int) -> int:
+    wished = min(max(T // _FEWEST_RECORDS, 1), _LONGEST_RECORD)
+    return qr_every * max(wished // qr_every, 1)
+
+
+def _summary(growth: Array, noise: Array, c: int, qr_every: int) -> Lyapunov:
+    R, dtype = len(growth), growth.dtype
+    steps = c * jnp.arange(1, R + 1, dtype=jnp.int32)
+    history = jnp.cumsum(growth, axis=0) / steps[:, None].astype(dtype)
+    order = descending(history[-1])
+    exponents = history[-1][order]
+    reach = _digits(dtype) / qr_every
+    above = (qr_every == 1) | ~(exponents < exponents[0] - reach)
+    error = _error_by_batch_means(growth[:, order], c)
+    return Lyapunov(exponents, error, history[:, order], steps, above & ~noise[order])
+
+
+def _error_by_batch_means(growth: Array, c: int) -> Array:
+    """(k,) standard error of the mean growth per step, from batches of equal length."""
+    R, k = growth.shape
+    batch = -(-R // _BATCHES)
+    n = R // batch
+    if n < 2:
+        return jnp.full(k, jnp.nan, growth.dtype)
+    means = growth[-n * batch :].reshape(n, batch, k).mean(1) / c
+    return jnp.std(means, axis=0, ddof=1) / n**0.5
