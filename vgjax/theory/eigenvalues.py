@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Complex, Float
 
@@ -28,6 +27,7 @@ from vgjax._linalg import (
     scaled,
 )
 from vgjax.products import Spectrum, identity, log_singular_values, push
+from vgjax.theory._arguments import square, static_steps
 
 
 def eigenvalues(W: Float[Array, "N N"]) -> Complex[Array, " N"]:
@@ -49,7 +49,7 @@ def eigenvalues(W: Float[Array, "N N"]) -> Complex[Array, " N"]:
       is 1 for a normal matrix. A defective one is not well determined: the n equal
       eigenvalues of a Jordan block come apart by about eps^(1/n). Costs O(N^3).
     """
-    W = _checked(W)
+    W = square(W)
     values = jnp.linalg.eigvals(W)
     values = values[descending(jnp.abs(values))]
     return jnp.where(_in_rank(W) | jnp.isnan(values), values, 0)
@@ -123,8 +123,8 @@ def power_spectrum(W: Float[Array, "N N"], steps: Sequence[int] | Any) -> Spectr
       Array([[-132.6, -144.6],
              [-270.6, -283.9]], dtype=float32)
     """
-    W = _checked(W)
-    steps = _static_steps(steps)
+    W = square(W)
+    steps = static_steps(steps)
     return _power_spectrum(W, jnp.asarray(steps, jnp.int32))
 
 
@@ -174,11 +174,11 @@ def mode_amplitudes(
       Goodfellow, Bengio & Courville, Deep Learning (2016), section 8.2.5; Trefethen &
       Embree, Spectra and Pseudospectra (2005), chapter 52, for the condition of V.
     """
-    W = _checked(W)
+    W = square(W)
     vector = jnp.asarray(vector)
     _checks.shape(vector, "vector", "N", N=len(W))
     _checks.same_dtype(vector, "vector", W.dtype)
-    steps = jnp.asarray(_static_steps(steps), W.dtype)
+    steps = jnp.asarray(static_steps(steps), W.dtype)
 
     values, V = jnp.linalg.eig(W)
     order = descending(jnp.abs(values))
@@ -187,13 +187,6 @@ def mode_amplitudes(
     rates = jnp.log(jnp.abs(values[order]))
     rates = jnp.where(_in_rank(W) | jnp.isnan(rates), rates, -jnp.inf)
     return at_start[None, :] + steps[:, None] * rates[None, :]
-
-
-def _checked(W: Any) -> Array:
-    W = jnp.asarray(W)
-    _checks.shape(W, "W", "N N")
-    _checks.real_floating(W, "W")
-    return W
 
 
 @jax.jit
@@ -209,19 +202,3 @@ def _in_rank(W: Array) -> Array:
     noise = jnp.broadcast_to(noise[:, None], even.shape)
     R = pivoted_qr(even, jnp.zeros_like(size), noise).R
     return jnp.arange(len(W)) < jnp.sum(jnp.any(R != 0, axis=1))
-
-
-def _static_steps(steps: Any) -> np.ndarray:
-    found = np.asarray(steps)
-    _checks.shape(found, "steps", "R")
-    if found.dtype.kind not in "iu":
-        msg = f"Argument `steps` must be whole numbers, but has dtype {found.dtype}."
-        raise TypeError(msg)
-    found = found.astype(np.int64)
-    if found[0] < 1 or np.any(np.diff(found) < 1) or found[-1] > np.iinfo(np.int32).max:
-        msg = (
-            "Argument `steps` must be strictly increasing from at least 1 to at most "
-            f"2^31 - 1, but is {found}."
-        )
-        raise ValueError(msg)
-    return found

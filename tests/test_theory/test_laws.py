@@ -1,0 +1,220 @@
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import log_singular_values, multiply_then_svd
+
+from vgjax import theory
+from vgjax.products import Spectrum, product_spectrum
+
+T, N = 60, 4
+
+
+def chain(seed, T=T):
+    return np.random.default_rng(seed).standard_normal((T, N, N)) / np.sqrt(N)
+
+
+def spectrum(steps, values, dtype):
+    values = jnp.asarray(values, dtype)
+    steps = jnp.asarray(steps, jnp.int32)
+    return Spectrum(steps, values, values.sum(1))
+
+
+def true_spectrum(matrices, steps, dtype):
+    found = log_singular_values(matrices, set(steps), digits=300)
+    return spectrum(steps, [found[t] for t in steps], dtype)
+
+
+def broken(laws, tolerance):
+    found = theory.violations(laws, tolerance)
+    return {law for law, rows in found.items() if np.any(rows)}
+
+
+@pytest.fixture
+def slack(tolerance):
+    # Nats: sums of 4 T logs, each right to the accuracy of a singular value.
+    return tolerance(1e-9, 1e-1)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("every", [1, 7])
+def test_a_true_spectrum_keeps_every_law(seed, every, dtype, slack):
+    matrices = chain(seed)
+    steps = range(every, T + 1, every)
+    laws = theory.check_laws(
+        true_spectrum(matrices, steps, dtype), jnp.asarray(matrices, dtype)
+    )
+    assert broken(laws, slack) == set()
+    np.testing.assert_allclose(laws.determinant, 0, atol=slack)
+    np.testing.assert_allclose(laws.horn[:, -1], 0, atol=slack)
+    # And not because it asks nothing: one step leaves no room, many leave some.
+    if every == 1:
+        np.testing.assert_allclose(laws.horn[0], 0, atol=slack)
+    assert np.all(laws.horn[-1, :-1] > 1)
+
+
+def test_slacks_are_those_of_the_definitions(dtype, slack):
+    matrices = chain(3)
+    true = true_spectrum(matrices, [5, 20], dtype)
+    laws = theory.check_laws(true, jnp.asarray(matrices, dtype))
+    sigma = np.log(np.linalg.svd(matrices, compute_uv=False))
+    allowed = np.stack([sigma[:t].sum(0).cumsum() for t in (5, 20)])
+    values = np.asarray(true.log_singular_values)
+    np.testing.assert_allclose(laws.horn, allowed - values.cumsum(1), atol=slack)
+    order = np.append(values[:, :-1] - values[:, 1:], [[0], [0]], axis=1)
+    np.testing.assert_allclose(laws.order, order, atol=slack)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_powers_of_one_matrix_keep_weyls_law_too(seed, dtype, slack):
+    W = chain(seed, 1)[0]
+    steps = np.array([1, 10, T])
+    true = true_spectrum(np.stack([W] * T), steps, dtype)
+    logs = steps[:, None] * np.log(np.abs(np.linalg.eigvals(W)))
+    laws = theory.check_laws(
+        true,
+        jnp.asarray(np.stack([W] * T), dtype),
+        log_abs_eigenvalues=jnp.asarray(logs, dtype),
+    )
+    assert broken(laws, slack) == set()
+    sums = np.asarray(true.log_singular_values).cumsum(1)
+    expected = sums - np.sort(logs, axis=1)[:, ::-1].cumsum(1)
+    np.testing.assert_allclose(laws.weyl, expected, atol=slack)
+    # Eigenvalues in place of singular values: what Weyl allows, Horn does at N too.
+    other = spectrum(steps, np.sort(logs, axis=1)[:, ::-1] * 1.02, dtype)
+    laws = theory.check_laws(
+        other,
+        jnp.asarray(np.stack([W] * T), dtype),
+        log_abs_eigenvalues=jnp.asarray(logs, dtype),
+    )
+    assert "weyl" in broken(laws, slack)
+
+
+def test_reverse_spectra_are_held_to_the_last_factors(dtype, slack):
+    matrices = chain(4)
+    backwards = np.swapaxes(matrices[::-1], 1, 2)
+    true = true_spectrum(backwards, [10, 30], dtype)
+    matrices = jnp.asarray(matrices, dtype)
+    assert broken(theory.check_laws(true, matrices, reverse=True), slack) == set()
+    found = broken(theory.check_laws(true, matrices), slack)
+    assert {"determinant", "horn"} <= found
+    ours = product_spectrum(matrices, every=20, reverse=True)
+    assert broken(theory.check_laws(ours, matrices, reverse=True), slack) == set()
+
+
+def test_a_spectrum_of_factors_in_the_wrong_order_of_time_is_caught(dtype, slack):
+    matrices = chain(5)
+    wrong = true_spectrum(matrices[::-1], [10, T], dtype)
+    laws = theory.check_laws(wrong, jnp.asarray(matrices, dtype))
+    rows = theory.violations(laws, slack)["determinant"]
+    # Of all T, the laws cannot tell.
+    np.testing.assert_array_equal(rows, [True, False])
+
+
+def test_values_that_are_not_sorted_are_caught(dtype, slack):
+    matrices = chain(6)
+    true = true_spectrum(matrices, [30], dtype)
+    swapped = true.log_singular_values[:, ::-1]
+    laws = theory.check_laws(
+        true._replace(log_singular_values=swapped), jnp.asarray(matrices, dtype)
+    )
+    assert broken(laws, slack) == {"order"}
+
+
+@pytest.mark.float64
+def test_the_svd_of_a_multiplied_out_product_is_caught():
+    matrices = chain(7)
+    wrong = spectrum(range(1, T + 1), multiply_then_svd(matrices), jnp.float64)
+    laws = theory.check_laws(wrong, jnp.asarray(matrices))
+    rows = theory.violations(laws, 1e-6)
+    assert rows["determinant"][-1]
+    assert rows["horn"][-1]
+    assert not rows["determinant"][:5].any()
+
+
+def test_lost_values_are_caught_and_lost_rank_is_not(dtype, slack):
+    matrices = chain(8)
+    true = true_spectrum(matrices, [20], dtype)
+    lost = true.log_singular_values.at[0, -1].set(-jnp.inf)
+    laws = theory.check_laws(
+        true._replace(log_singular_values=lost), jnp.asarray(matrices, dtype)
+    )
+    assert laws.determinant[0] == -jnp.inf
+    assert broken(laws, slack) == {"determinant", "horn"}
+
+    matrices[3, :, 0] = 0
+    singular = jnp.asarray(matrices, dtype)
+    laws = theory.check_laws(product_spectrum(singular, every=20), singular)
+    assert broken(laws, slack) == set()
+    np.testing.assert_array_equal(laws.determinant, 0)
+    assert not np.isnan(laws.horn).any()
+    assert not np.isnan(laws.order).any()
+
+    kept = theory.check_laws(true, singular)
+    assert kept.determinant[0] == jnp.inf
+    assert kept.horn[0, -1] == -jnp.inf
+    assert {"determinant", "horn"} <= broken(kept, slack)
+
+
+def test_nan_breaks_every_law_and_so_do_more_steps_than_factors(dtype):
+    matrices = jnp.asarray(chain(9), dtype)
+    values = np.zeros((2, N))
+    values[0, 1] = np.nan
+    laws = theory.check_laws(spectrum([1, T + 1], values, dtype), matrices)
+    rows = theory.violations(laws, 1e9)
+    assert rows["determinant"].all()
+    assert rows["horn"].all()
+    assert rows["order"][0]
+
+
+def test_the_same_under_jit_and_vmap(dtype, slack):
+    matrices = np.stack([chain(1), chain(2)])
+    true = [true_spectrum(m, [20, T], dtype) for m in matrices]
+    true = jax.tree.map(lambda *x: jnp.stack(x), *true)
+    matrices = jnp.asarray(matrices, dtype)
+    laws = jax.jit(jax.vmap(theory.check_laws))(true, matrices)
+    assert broken(jax.tree.map(lambda x: x[1], laws), slack) == set()
+
+
+SINGLE = jnp.ones((3, N, N), jnp.float32)
+GOOD = Spectrum(np.array([1, 2]), np.zeros((2, N), np.float32), np.zeros(2, np.float32))
+INTEGERS = GOOD._replace(log_singular_values=np.zeros((2, N), np.int32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "match"),
+    [
+        ((GOOD, jnp.ones((3, 2, 4))), {}, ValueError, r"`jacobians` .* \(T, N, N\)"),
+        ((GOOD, jnp.ones((3, 5, 5))), {}, ValueError, r"`spectrum.* \(R, N=5\)"),
+        (
+            (GOOD._replace(steps=np.arange(3)), SINGLE),
+            {},
+            ValueError,
+            r"`spectrum.steps` .* \(R=2,\)",
+        ),
+        (
+            (GOOD, SINGLE),
+            {"log_abs_eigenvalues": SINGLE[0, :1]},
+            ValueError,
+            "`log_abs_eigenvalues`",
+        ),
+        ((GOOD, jnp.ones((3, N, N), int)), {}, TypeError, "`jacobians` must be real"),
+        (
+            (INTEGERS, SINGLE),
+            {},
+            TypeError,
+            "`spectrum.log_singular_values` must have dtype float32",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(arguments, options, error, match):
+    with pytest.raises(error, match=match):
+        inspect.unwrap(theory.check_laws)(*arguments, **options)
+
+
+def test_a_negative_tolerance_is_refused(dtype):
+    laws = theory.Laws(*[jnp.zeros((1, 1), dtype)] * 4)
+    with pytest.raises(ValueError, match="`tolerance` must be"):
+        theory.violations(laws, -1.0)

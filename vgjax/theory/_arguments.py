@@ -1,0 +1,63 @@
+"""What several modules of theory ask of their arguments."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vgjax import _checks
+
+
+def square(W: Any) -> Array:
+    """Return W as a square array of floats, or refuse it."""
+    W = jnp.asarray(W)
+    _checks.shape(W, "W", "N N")
+    _checks.real_floating(W, "W")
+    return W
+
+
+def host_square(W: Any) -> np.ndarray:
+    """Return a concrete W as a square array of float64."""
+    W = np.asarray(W)
+    _checks.shape(W, "W", "N N")
+    _checks.real_floating(W, "W")
+    return W.astype(float)
+
+
+def static_steps(steps: Any) -> np.ndarray:
+    """Return concrete steps, (R,), increasing, if they fit 32 bits."""
+    found = np.asarray(steps)
+    _checks.shape(found, "steps", "R")
+    if found.dtype.kind not in "iu":
+        msg = f"Argument `steps` must be whole numbers, but has dtype {found.dtype}."
+        raise TypeError(msg)
+    found = found.astype(np.int64)
+    if found[0] < 1 or np.any(np.diff(found) < 1) or found[-1] > np.iinfo(np.int32).max:
+        msg = (
+            "Argument `steps` must be strictly increasing from at least 1 to at most "
+            f"2^31 - 1, but is {found}."
+        )
+        raise ValueError(msg)
+    return found
+
+
+def nonnegative(x: Any, name: str) -> np.ndarray:
+    """Return concrete numbers as an array of float64, or refuse them."""
+    found = np.asarray(x)
+    if found.dtype.kind not in "iuf" or not np.all(np.isfinite(found) & (found >= 0)):
+        msg = f"Argument `{name}` must be finite and at least 0, but is {x!r}."
+        raise ValueError(msg)
+    return found.astype(float)
+
+
+def each(f: Callable[..., Any], **numbers: Any) -> Any:
+    """Return f at each of the numbers, broadcast against each other."""
+    arrays = [nonnegative(x, name) for name, x in numbers.items()]
+    return plain(np.vectorize(f, otypes=[float])(*arrays))
+
+
+def plain(x: np.ndarray) -> Any:
+    """Return an array without axes as a float, and any other as it is."""
+    return float(x) if np.ndim(x) == 0 else x

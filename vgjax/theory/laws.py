@@ -1,0 +1,153 @@
+r"""Laws that the singular values of any product of matrices obey.
+
+With $\Phi = J_T \cdots J_1$ and singular values in descending order,
+
+    sum over all i of log sigma_i(Phi) = sum over t of log|det J_t|,
+    sum_{i<=k} log sigma_i(Phi) <= sum over t of sum_{i<=k} log sigma_i(J_t)   (Horn),
+    sum_{i<=k} log|lambda_i(Phi)| <= sum_{i<=k} log sigma_i(Phi)               (Weyl),
+
+the last two for every k, with equality at k = N. A spectrum that breaks one is wrong,
+whatever made it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from vgjax import _checks
+from vgjax._linalg import log_abs_det
+from vgjax.products import Spectrum, identity, log_singular_values, push
+
+
+class Laws(NamedTuple):
+    """By how much a spectrum keeps each law, in nats; what is negative breaks it."""
+
+    determinant: Array  # (R,) sum of log sigma - sum of log|det J_t|; 0
+    horn: Array  # (R, N) what the factors allow the k largest - what they are; >= 0
+    weyl: Array | None  # (R, N) what the k largest are - what eigenvalues need; >= 0
+    order: Array  # (R, N) log sigma_k - log sigma_(k+1), 0 for the last; >= 0
+
+
+def check_laws(
+    spectrum: Spectrum,
+    jacobians: Float[Array, "T N N"],
+    *,
+    log_abs_eigenvalues: Float[Array, "R N"] | None = None,
+    reverse: bool = False,
+) -> Laws:
+    r"""Hold a spectrum to what no product of these matrices can break.
+
+    Args:
+      spectrum: of the products of the first ``steps[r]`` of the matrices, with any
+        ``every``; as `vgjax.products.product_spectrum` or `vgjax.jacobian_spectrum`
+        give it, or any other code. R rows of N values.
+      jacobians: (T, N, N), first factor first, of the dtype of the spectrum.
+      log_abs_eigenvalues: (R, N), nats, $\log|\lambda_i(\Phi)|$ of each row, in any
+        order. Of powers of one W it is ``steps[:, None] * eigenvalue_rates(W)``.
+        Default: Weyl's law is not asked.
+      reverse: the spectrum is of the last ``steps[r]`` matrices.
+
+    Returns:
+      `Laws`, in nats. In ``determinant`` every row should be 0, and in ``horn`` the
+      last column, but for rounding; nothing should be negative. Two -inf differ by 0:
+      rank lost by a factor and by the spectrum alike. -inf on one side only reads
+      +-inf: a value lost that no factor annihilates makes ``determinant`` -inf, one
+      kept that a factor annihilates makes it +inf. Rows of more steps than there are
+      matrices are NaN, and so is what a NaN touches.
+
+    Raises:
+      ValueError: `jacobians` is not a stack of square matrices, or the spectrum or
+        `log_abs_eigenvalues` does not have R rows of N.
+      TypeError: `jacobians` is not float32 or float64, or another dtype than the rest.
+
+    Notes:
+      The laws cannot tell a product from the one in another order of time, unless
+      there are rows of fewer than T steps. Where rounding of a factor decides its rank,
+      its determinant may be small and its singular value -inf. Costs O(T N^3).
+
+    Source:
+      Horn, Proc. Natl. Acad. Sci. 36, 374 (1950); Weyl, Proc. Natl. Acad. Sci. 35, 408
+      (1949); Horn & Johnson, Topics in Matrix Analysis (1991), section 3.3.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from vgjax.products import product_spectrum
+      >>> matrices = jnp.stack([jnp.array([[0.5, 1.0], [0.0, 0.5]])] * 100)
+      >>> found = product_spectrum(matrices, every=50)
+      >>> broken = violations(check_laws(found, matrices), 1e-3)
+      >>> {law: bool(rows.any()) for law, rows in broken.items()}
+      {'determinant': False, 'horn': False, 'order': False}
+    """
+    jacobians = _checks.array(jacobians, "jacobians")
+    N = _checks.shape(jacobians, "jacobians", "T N N")["N"]
+    dtype = _checks.real_floating(jacobians, "jacobians")
+    values = jnp.asarray(spectrum.log_singular_values)
+    sizes = _checks.shape(values, "spectrum.log_singular_values", "R N", N=N)
+    _checks.shape(spectrum.steps, "spectrum.steps", "R", R=sizes["R"])
+    _checks.same_dtype(values, "spectrum.log_singular_values", dtype)
+    eigen = log_abs_eigenvalues
+    if eigen is not None:
+        eigen = jnp.asarray(eigen)
+        _checks.shape(eigen, "log_abs_eigenvalues", "R N", **sizes)
+        _checks.same_dtype(eigen, "log_abs_eigenvalues", dtype)
+    # Neither determinants nor singular values change when a factor is transposed.
+    factors = jacobians[::-1] if reverse else jacobians
+    det, allowed = _of_factors(factors)
+    at = jnp.asarray(spectrum.steps) - 1
+    det, allowed = (
+        jnp.cumsum(x, axis=0).at[at].get(mode="fill", fill_value=jnp.nan)
+        for x in (det, allowed)
+    )
+    sums = jnp.cumsum(values, axis=1)
+    weyl = None
+    if eigen is not None:
+        eigen = jnp.sort(eigen, axis=1, descending=True)
+        weyl = _difference(sums, jnp.cumsum(eigen, axis=1))
+    following = jnp.concatenate([values[:, 1:], values[:, -1:]], axis=1)
+    return Laws(
+        determinant=_difference(sums[:, -1], det),
+        horn=_difference(allowed, sums),
+        weyl=weyl,
+        order=_difference(values, following),
+    )
+
+
+def violations(laws: Laws, tolerance: float) -> dict[str, Bool[Array, " R"]]:
+    """Say which rows of a spectrum break which law by more than a tolerance.
+
+    Args:
+      laws: as of `check_laws`.
+      tolerance: nats, what rounding is given; at least 0.
+
+    Returns:
+      For each law that was asked, by name, (R,): whether the row breaks it. NaN breaks
+      every law. "horn" and "weyl" include that there is equality for all N values.
+
+    Raises:
+      ValueError: `tolerance` is no number of at least 0.
+    """
+    _checks.number(tolerance, "tolerance", "a number of at least 0", lambda x: x >= 0)
+    broken = {"determinant": ~(jnp.abs(laws.determinant) <= tolerance)}
+    for law in ("horn", "weyl", "order"):
+        slack = getattr(laws, law)
+        if slack is not None:
+            kept = jnp.all(slack >= -tolerance, axis=1)
+            broken[law] = ~(kept & (slack[:, -1] <= tolerance))
+    return broken
+
+
+@jax.jit
+@jax.vmap
+def _of_factors(J: Array) -> tuple[Array, Array]:
+    """log|det J|, and the sums of its k largest log singular values."""
+    values = log_singular_values(push(identity(len(J), J.dtype), J))
+    return log_abs_det(J), jnp.cumsum(values)
+
+
+def _difference(a: Array, b: Array) -> Array:
+    """Return a - b, where -inf less -inf is 0."""
+    both = (a == -jnp.inf) & (b == -jnp.inf)
+    return jnp.where(both, 0, a - jnp.where(both, 0, b))

@@ -1,0 +1,209 @@
+r"""What large random matrices, and products of them, have in common.
+
+| of | function |
+| --- | --- |
+| eigenvalues of one Gaussian matrix | `circular_law` |
+| growth of a product of many, one a step | `newman_exponents`, and their errors |
+| singular values of a few wide layers | `gaussian_product_edge`, its moments |
+| norm of a vector through many layers | `random_walk_gain`, `random_walk_variance` |
+
+All of it runs on the host: arguments are concrete numbers, results are floats or NumPy
+arrays in float64.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.special import digamma, gammaln, polygamma
+
+from vgjax import _checks
+from vgjax.matrices import random_walk_gain as random_walk_gain
+from vgjax.theory._arguments import nonnegative, plain
+
+
+def circular_law(radius: Any, gain: float = 1.0) -> Any:
+    r"""Return the fraction of eigenvalues within a radius, $\min(1, (r/g)^2)$.
+
+    Of a matrix with independent entries of variance $g^2/N$, for N to infinity:
+    eigenvalues fill the disc of radius g evenly.
+
+    Args:
+      radius: r, at least 0; a number or an array.
+      gain: g, above 0.
+
+    Returns:
+      Fraction, 0 to 1, of the shape of `radius`.
+
+    Raises:
+      ValueError: `radius` is negative or not finite, or `gain` no number above 0.
+
+    Source:
+      Girko, Theory Probab. Appl. 29, 694 (1985); Tao & Vu, Ann. Probab. 38, 2023
+      (2010).
+
+    Examples:
+      >>> circular_law(0.5)
+      0.25
+    """
+    _checks.positive(gain, "gain")
+    return plain(np.minimum(1.0, nonnegative(radius, "radius") / gain) ** 2)
+
+
+def newman_exponents(N: int, *, gain: float = 1.0) -> np.ndarray:
+    r"""Return the Lyapunov exponents of products of Gaussian matrices.
+
+    A new N x N matrix at each step, with independent entries $N(0, g^2/N)$:
+    $\lambda_i = (\log 2 + \psi((N - i + 1)/2))/2 + \log(g / \sqrt N)$, i = 1..N.
+
+    Args:
+      N: size, at least 1.
+      gain: g, above 0.
+
+    Returns:
+      (N,), nats per step, descending; exact at any N.
+
+    Raises:
+      ValueError: `N` is below 1, or `gain` no number above 0.
+      TypeError: `N` is no whole number.
+
+    Source:
+      Newman, Commun. Math. Phys. 103, 121 (1986).
+
+    Examples:
+      >>> newman_exponents(8)[:3].round(6)
+      array([-0.065088, -0.141569, -0.231755])
+    """
+    N = _checks.whole(N, "N", 1)
+    _checks.positive(gain, "gain")
+    return (math.log(2) + digamma(_halves(N))) / 2 + math.log(gain / N**0.5)
+
+
+def newman_standard_errors(N: int, steps: int) -> np.ndarray:
+    r"""Return by how much exponents of a finite product miss `newman_exponents`.
+
+    $(\psi'((N - i + 1)/2) / (4 T))^{1/2}$: at each step log R_ii of the QR method is
+    half the logarithm of an independent $\chi^2_{N-i+1}$ variable.
+
+    Args:
+      N: size, at least 1.
+      steps: T, how many matrices; all of them, over independent chains. At least 1.
+
+    Returns:
+      (N,), nats per step: standard deviations, whatever the gain.
+
+    Raises:
+      ValueError: `N` or `steps` is below 1.
+      TypeError: `N` or `steps` is no whole number.
+
+    Notes:
+      Exact for the rates log R_ii in QR order. Singular values approach these after a
+      transient of order 1/T.
+
+    Source:
+      Newman, Commun. Math. Phys. 103, 121 (1986).
+    """
+    N, steps = _checks.whole(N, "N", 1), _checks.whole(steps, "steps", 1)
+    return np.sqrt(polygamma(1, _halves(N)) / (4 * steps))
+
+
+def gaussian_product_edge(layers: int) -> float:
+    r"""Return the largest squared singular value of a product of wide layers.
+
+    $(L + 1)^{L + 1} / L^L$, for L square Gaussian matrices of entries N(0, 1/N), N to
+    infinity. It grows as e (L + 1/2) and not exponentially, since N goes first.
+
+    Args:
+      layers: L, at least 1.
+
+    Returns:
+      $\sigma_1^2$, dimensionless: 4 for one layer, 6.75 for two.
+
+    Raises:
+      ValueError: `layers` is below 1.
+      TypeError: `layers` is no whole number.
+
+    Source:
+      Penson & Zyczkowski, Phys. Rev. E 83, 061118 (2011).
+
+    Examples:
+      >>> gaussian_product_edge(2)
+      6.75
+    """
+    L = _checks.whole(layers, "layers", 1)
+    return (L + 1) * (1 + 1 / L) ** L
+
+
+def gaussian_product_moments(layers: int, order: int) -> int:
+    r"""Return a moment of the squared singular values of a product of wide layers.
+
+    The mean of $\sigma^{2k}$ over the N singular values of a product of L Gaussian
+    matrices of entries N(0, 1/N), for N to infinity: the Fuss-Catalan number
+    $\binom{(L+1)k}{k} / (L k + 1)$.
+
+    Args:
+      layers: L, at least 1.
+      order: k, at least 0.
+
+    Returns:
+      m_k, a whole number: 1 for k = 0 and 1, L + 1 for k = 2.
+
+    Raises:
+      ValueError: `layers` is below 1, or `order` below 0.
+      TypeError: `layers` or `order` is no whole number.
+
+    Source:
+      Penson & Zyczkowski, Phys. Rev. E 83, 061118 (2011).
+
+    Examples:
+      >>> gaussian_product_moments(3, 2)
+      4
+    """
+    L, k = _checks.whole(layers, "layers", 1), _checks.whole(order, "order", 0)
+    return math.comb((L + 1) * k, k) // (L * k + 1)
+
+
+def random_walk_variance(N: int, activation: str) -> float:
+    r"""Return how much a gradient's norm wanders at each layer, at random.
+
+    The variance per layer of $\log\|.\|^2$ of a vector that is multiplied by many
+    independent layers of Gaussian weights: $\psi'(N/2)$ for linear ones; for ReLU that
+    of $\log \chi^2_K$ with K ~ Bin(N, 1/2) units on, given that K > 0. It adds up from
+    layer to layer, and no gain takes it away.
+
+    Args:
+      N: width, at least 1.
+      activation: "linear" or "relu".
+
+    Returns:
+      Variance, nats^2 per layer. N = 100: 0.020201 and 0.051940. That of $\log\|.\|$ is
+      a quarter of it.
+
+    Raises:
+      ValueError: `N` is below 1, or `activation` another.
+      TypeError: `N` is no whole number.
+
+    Source:
+      Sussillo & Abbott, arXiv:1412.6558 (2014), sec. 3, with psi for their
+      approximation of it.
+
+    Examples:
+      >>> round(random_walk_variance(100, "relu"), 6)
+      0.05194
+    """
+    N = _checks.whole(N, "N", 1)
+    _checks.choice(activation, "activation", ("linear", "relu"))
+    if activation == "linear":
+        return float(polygamma(1, N / 2))
+    K = np.arange(1, N + 1)
+    log_ways = gammaln(N + 1) - gammaln(K + 1) - gammaln(N - K + 1)
+    chance = np.exp(log_ways - log_ways.max())
+    chance /= chance.sum()
+    mean = (chance * digamma(K / 2)).sum()
+    within, between = polygamma(1, K / 2), (digamma(K / 2) - mean) ** 2
+    return float((chance * (within + between)).sum())
+
+
+def _halves(N: int) -> np.ndarray:
+    """(N,), (N - i + 1) / 2 for i = 1..N."""
+    return np.arange(N, 0, -1) / 2
