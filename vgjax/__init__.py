@@ -14,7 +14,7 @@ function of ``(step, carry, inputs)``, of a stack of matrices, or of one matrix.
 | `jacobians` | state and input Jacobians, the propagator, saturation |
 | `spectra` | from a step to its exact spectra |
 | `lyapunov` | Lyapunov exponents and vectors; leading spectra without Jacobians |
-| `gradients` | gradients carried back through time, by lag |
+| `gradients` | gradients carried back through time: cotangents, lags, flow, alignment |
 | `plots` | pictures (loads matplotlib when it is first touched) |
 """
 
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgjax import activations as activations
 from vgjax import cells as cells
+from vgjax import gradients as gradients
 from vgjax import jacobians as jacobians
 from vgjax import lyapunov as lyapunov
 from vgjax import matrices as matrices

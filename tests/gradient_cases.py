@@ -1,0 +1,28 @@
+"""Arguments of the functions of `vgjax.gradients`, and the same by hand."""
+
+import functools
+
+import gradient_systems as systems
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from vgjax import cells
+
+T = 9
+
+
+def case(kind, dtype, seed=1):
+    """Arguments of ours, and d and e with all else that `paths` takes."""
+    params = systems.parameters(seed)
+    rng = np.random.default_rng(seed + 10)
+    h, inputs = rng.standard_normal(systems.N), rng.standard_normal((T, systems.D))
+    data = systems.data_of(kind, T)
+    states = systems.run(params, h, inputs)
+    hand = (params, states, inputs, *systems.direct(kind, params, states, data))
+    cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a, dtype))
+    step = cells.from_function(systems.network, cast(params))
+    data = cast(data)
+    loss = Partial(systems.LOSSES[kind], data) if kind in systems.LOSSES else data
+    return (step, cast(h), cast(inputs), loss), hand

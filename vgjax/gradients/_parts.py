@@ -1,0 +1,113 @@
+"""The gradient of the parameters, one lag after another."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vgjax._linalg import any_in_batch
+from vgjax.gradients._unrolled import (
+    ZERO,
+    Cotangent,
+    Graded,
+    Pulls,
+    Unrolled,
+    at_level,
+    graded,
+    total,
+)
+
+
+def total_gradient(pulls: Pulls, unrolled: Unrolled) -> Graded:
+    """Return the gradient by the parameters, all lags together."""
+
+    def back(later: Graded, row: Unrolled):
+        here = total(later, row.read)
+        _, state = pulls.one(row.before, row.inputs)(here.values)
+        return _of_state(state, here.exponent, here.values), here
+
+    later = jax.tree.map(lambda a: jnp.zeros_like(a[0]), unrolled.read.values)
+    later = Graded(later, jnp.full((), ZERO, jnp.int32))
+    _, here = jax.lax.scan(back, later, unrolled, reverse=True)
+    return _summed(pulls.all(unrolled.before, unrolled.inputs), here)
+
+
+def over_lags(
+    pulls: Pulls,
+    unrolled: Unrolled,
+    T: int,
+    measure: Callable[[Graded], Any],
+    vectorised: Callable[[Callable], Callable] = lambda f: f,
+) -> Any:
+    """Measure the part of the gradient that travelled k steps, for each k in turn.
+
+    Where `vectorised` is `jax.vmap`, `unrolled` is a batch, and so is what is measured.
+    """
+
+    def walk(begin, advance):
+        def run(unrolled):
+            context, start = vectorised(partial(begin, pulls))(unrolled)
+
+            def lag(cotangents, k):
+                one = partial(advance, pulls, k)
+                cotangents, part = vectorised(one)(context, cotangents)
+                return cotangents, measure(part)
+
+            return jax.lax.scan(lag, start, jnp.arange(T))[1]
+
+        return run
+
+    return jax.lax.cond(
+        any_in_batch(jnp.any(vectorised(_is_read_early)(unrolled))),
+        walk(_begin_everywhere, _advance_everywhere),
+        walk(_begin_at_the_end, _advance_from_the_end),
+        unrolled,
+    )
+
+
+def _is_read_early(unrolled: Unrolled) -> Array:
+    # Not zero: NaN is read.
+    return jnp.any(unrolled.read.exponent[:-1] != ZERO)
+
+
+def _begin_at_the_end(_, unrolled: Unrolled):
+    return unrolled, jax.tree.map(lambda a: a[-1], unrolled.read)
+
+
+def _advance_from_the_end(pulls: Pulls, k, unrolled: Unrolled, here: Graded):
+    T = len(unrolled.before.state)
+    row = jax.tree.map(lambda a: a[T - 1 - k], unrolled)
+    part, state = pulls.one(row.before, row.inputs)(here.values)
+    return _of_state(state, here.exponent, here.values), Graded(part, here.exponent)
+
+
+def _begin_everywhere(pulls: Pulls, unrolled: Unrolled):
+    return pulls.all(unrolled.before, unrolled.inputs), unrolled.read
+
+
+def _advance_everywhere(_, k, pull, rows: Graded):
+    del k
+    part = _summed(pull, rows)
+    _, states = pull(rows.values)
+    earlier = jax.vmap(_of_state)(states, rows.exponent, rows.values)
+    # What is pulled through step t stands in row t - 1, at whose end it is.
+    last = jax.tree.map(lambda a: jnp.zeros_like(a[:1]), earlier)
+    last = last._replace(exponent=jnp.full_like(last.exponent, ZERO))
+    shifted = jax.tree.map(lambda a, z: jnp.concatenate([a[1:], z]), earlier, last)
+    return shifted, part
+
+
+def _of_state(state: Array, e: Array, like: Cotangent) -> Graded:
+    """Cotangent of what the step before returned: its state; its outputs are read."""
+    near_one, e = graded(state, e)
+    return Graded(Cotangent(near_one, jax.tree.map(jnp.zeros_like, like.outputs)), e)
+
+
+def _summed(pull, rows: Graded) -> Graded:
+    """Pull rows of different scales by the parameters, and sum over them."""
+    top = jnp.max(rows.exponent)
+    part, _ = pull(jax.vmap(at_level, in_axes=(0, None))(rows, top))
+    return Graded(part, top)

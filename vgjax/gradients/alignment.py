@@ -1,0 +1,148 @@
+"""The directions that a gradient carried back through time turns to."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vgjax import _checks
+from vgjax._linalg import matmul
+from vgjax._typing import Carry, Inputs, Step
+from vgjax.gradients._loss import Loss, frozen_loss
+from vgjax.gradients._unrolled import graded, unroll
+from vgjax.jacobians import advance_with_jacobian
+from vgjax.products import identity, log_svd, push
+from vgjax.trajectories import first, flat_step, prepare
+
+
+class Alignment(NamedTuple):
+    """Angles between a gradient carried back and the leading directions, by lag."""
+
+    lags: Array  # (R,) steps
+    left_singular: Array  # (R,) radians, of the gradient that sets out
+    right_singular: Array  # (R,) radians, of the gradient that arrives
+    eigen: Array  # (R,) radians, of the gradient that arrives
+
+
+def alignment(
+    step: Step,
+    carry: Carry,
+    inputs: Inputs,
+    loss: Loss,
+    *,
+    length: int | None = None,
+    every: int = 1,
+) -> Alignment:
+    r"""Return the angles of a gradient with the leading directions, over lag.
+
+    The cotangent $\delta_T$ of the last state is carried back alone,
+    $\delta_{T-k} = \Phi(T, T-k)^T \delta_T$. With the singular value decomposition of
+    $\Phi(T, T-k)$, measured are the angles between
+
+    - ``left_singular``: $\delta_T$ and the leading left singular vector: whether the
+      loss asks for what these steps keep best;
+    - ``right_singular``: $\delta_{T-k}$ and the leading right singular vector: the
+      direction that all gradients end up in;
+    - ``eigen``: $\delta_{T-k}$ and the leading left eigenvector of the step Jacobian
+      $J_{T-k+1}$ that it has just come through, or the plane of a complex pair.
+
+    In a linear network $\Phi$ is a power of W and back-propagation the power method:
+    the tangent of ``eigen`` falls as $|\lambda_2/\lambda_1|^k$.
+
+    Args:
+      step: as for `vgjax.rollout`.
+      carry: initial carry; N numbers.
+      inputs: (T, D) or a PyTree with time along the leading axis, or None.
+      loss: as for `cotangents`. What it reads of earlier states is left out, and so are
+        all outputs: the last output is made before the last state.
+      length: T, needed where there are no inputs.
+      every: record after every so many steps, from 1 to T.
+
+    Returns:
+      `Alignment` with R = T // every rows: lags (R,), steps; three angles (R,), radians
+      from 0 to pi/2, small ones right to round-off. NaN where the gradient is exactly
+      zero: where the loss does not read the last state, or a step annihilates it. An
+      angle with one of several equally large directions means nothing.
+
+    Raises:
+      ValueError: as `cotangents` does; `every` outside 1..T.
+      TypeError: as `cotangents` does; the step returns complex outputs; `every` is no
+        whole number.
+
+    Notes:
+      Costs one Jacobian and two QR factorisations a step, and an SVD and an
+      eigen-decomposition a record, O(T N^3); holds the T N numbers of the states. JAX
+      has eigenvectors for CPU and CUDA, and no rule for them on TPU.
+
+    Source:
+      Goodfellow, Bengio & Courville, Deep Learning (2016), section 10.7, for
+      back-propagation as a power method.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> W = jnp.diag(jnp.array([0.8, 0.4]))
+      >>> step = lambda h, x: (W @ h, None)
+      >>> last = lambda trajectory: trajectory.carry.sum()
+      >>> found = alignment(step, jnp.ones(2), None, last, length=3)
+      >>> jnp.tan(found.eigen).round(4)
+      Array([0.5  , 0.25 , 0.125], dtype=float32)
+    """
+    prepared = prepare(step, carry, inputs, length)
+    every = _checks.whole(every, "every", 1, prepared.T)
+    return _alignment(*prepared, *frozen_loss(loss, prepared), every)
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 7))
+def _alignment(frozen, weights, carry, inputs, T, reading, arrays, every):
+    unrolled = unroll(frozen, weights, carry, inputs, T, reading, arrays)
+    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
+    jacobian = advance_with_jacobian(step)
+    N, dtype = flat.state.size, flat.state.dtype
+    start = _unit(unrolled.read.values.state[-1])
+
+    def back(carry, row):
+        product, here = carry
+        _, J = jacobian(row.before, row.inputs)
+        return (push(product, J.T), _unit(matmul(J.T, here))), J
+
+    def record(carry, rows):
+        (product, here), J = jax.lax.scan(back, carry, rows)
+        # Of Phi^T: left and right are exchanged.
+        svd = log_svd(product)
+        left, right = svd.right[:, :1], svd.left[:, :1]
+        angles = _angle(start, left), _angle(here, right), _angle(here, _leading(J[-1]))
+        return (product, here), angles
+
+    def blocks(a):
+        a = a[::-1][: T // every * every]
+        return a.reshape(T // every, every, *a.shape[1:])
+
+    backwards = jax.tree.map(blocks, unrolled)
+    _, angles = jax.lax.scan(record, (identity(N, dtype), start), backwards)
+    lags = every * jnp.arange(1, T // every + 1, dtype=jnp.int32)
+    return Alignment(lags, *angles)
+
+
+def _unit(x: Array) -> Array:
+    x, _ = graded(x)
+    return x / jnp.sqrt(jnp.sum(x**2))  # NaN of zero
+
+
+def _angle(x: Array, basis: Array) -> Array:
+    """Angle between a unit vector and the span of orthonormal or zero columns."""
+    along = matmul(x, basis)
+    # The arc cosine would lose half the digits of a small angle.
+    across = x - matmul(basis, along)
+    return jnp.arctan2(jnp.sqrt(jnp.sum(across**2)), jnp.sqrt(jnp.sum(along**2)))
+
+
+def _leading(J: Array) -> Array:
+    """Leading left eigenvector of a matrix, or the plane of a pair, as columns."""
+    values, vectors = jnp.linalg.eig(J.T)
+    lead = jnp.argmax(jnp.abs(values))
+    vector = vectors[:, lead]
+    Q, _ = jnp.linalg.qr(jnp.stack([vector.real, vector.imag], axis=1))
+    pair = jnp.stack([jnp.ones_like(lead, bool), values[lead].imag != 0])
+    return jnp.where(pair[None, :], Q, 0)

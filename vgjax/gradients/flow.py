@@ -1,0 +1,102 @@
+"""How much of what the loss reads at one step reaches the state of another."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from vgjax._typing import Carry, Inputs, Step
+from vgjax.gradients._loss import Loss, frozen_loss
+from vgjax.gradients._unrolled import (
+    ZERO,
+    Cotangent,
+    Graded,
+    Unrolled,
+    graded,
+    log_norm,
+    pulls,
+    unroll,
+)
+from vgjax.trajectories import prepare
+
+
+def gradient_flow(
+    step: Step,
+    carry: Carry,
+    inputs: Inputs,
+    loss: Loss,
+    *,
+    length: int | None = None,
+) -> Float[Array, "T T"]:
+    r"""Return $\log \|dL_t/ds_s\|$ for all steps s and t, as a map.
+
+    $L_t$ is the part of the loss that reads what step t made, its state $s_t$ and its
+    output $y_t$: the cotangents of all states, and those of the loss as a whole, are
+    the sums over t of what is measured here.
+
+    Args:
+      step: as for `vgjax.rollout`.
+      carry: initial carry; N numbers.
+      inputs: (T, D) or a PyTree with time along the leading axis, or None.
+      loss: as for `cotangents`.
+      length: T, needed where there are no inputs.
+
+    Returns:
+      (T, T), nats. ``[t - 1, s - 1]`` is how far $L_t$ reaches back to $s_s$; a row is
+      read from its diagonal to the left. -inf where s > t, since no later state can
+      matter, and where a step is not read or nothing of it arrives.
+
+    Raises:
+      ValueError: as `cotangents` does.
+      TypeError: as `cotangents` does; the step returns complex outputs.
+
+    Notes:
+      A loss of the outputs does not read the states themselves: $y_t$ is made in step t
+      of $s_{t-1}$, so the diagonal is -inf and row t begins at s = t - 1. What the loss
+      reads of the initial state appears nowhere. One pass back carries the T
+      cotangents, each with an integer for its scale: any number of steps is safe, at
+      O(T^2) work and no memory of order T^2 but the result.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> halve = lambda h, x: (0.5 * h + x, h)
+      >>> every = lambda trajectory: trajectory.states.sum()
+      >>> gradient_flow(halve, jnp.ones(1), jnp.zeros((3, 1)), every).round(2)
+      Array([[ 0.  ,  -inf,  -inf],
+             [-0.69,  0.  ,  -inf],
+             [-1.39, -0.69,  0.  ]], dtype=float32)
+    """
+    prepared = prepare(step, carry, inputs, length)
+    return _gradient_flow(*prepared, *frozen_loss(loss, prepared))
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def _gradient_flow(frozen, weights, carry, inputs, T, reading, arrays):
+    unrolled = unroll(frozen, weights, carry, inputs, T, reading, arrays)
+    back = pulls(frozen, weights, carry, inputs)
+    N, dtype = unrolled.before.state.shape[1], unrolled.before.state.dtype
+
+    def earlier(rows: Graded, row_and_time):
+        row, t = row_and_time
+        state, e = graded(row.read.values.state, row.read.exponent)
+        rows = _set_row(rows, t, state, e)
+        norms = jax.vmap(log_norm, in_axes=(0, 0, None))(*rows, dtype)
+
+        pull = back.one(row.before, row.inputs)
+        unread = jax.tree.map(jnp.zeros_like, row.read.values.outputs)
+        states = jax.vmap(lambda state: pull(Cotangent(state, unread))[1])(rows.values)
+        rows = jax.vmap(graded)(states, rows.exponent)
+        # The row that is read here brings its outputs with it.
+        state, e = graded(pull(row.read.values)[1], row.read.exponent)
+        return _set_row(rows, t, state, e), norms
+
+    none = Graded(jnp.zeros((T, N), dtype), jnp.full(T, ZERO, jnp.int32))
+    xs: tuple[Unrolled, Array] = (unrolled, jnp.arange(T))
+    _, norms = jax.lax.scan(earlier, none, xs, reverse=True)
+    return norms.T
+
+
+def _set_row(rows: Graded, t: Array, state: Array, e: Array) -> Graded:
+    return Graded(rows.values.at[t].set(state), rows.exponent.at[t].set(e))

@@ -1,0 +1,147 @@
+"""The gradient of the parameters by how many steps each part of it travelled."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vgjax._linalg import scaled
+from vgjax._typing import Carry, Inputs, Step
+from vgjax.gradients._loss import Loss, frozen_loss
+from vgjax.gradients._parts import over_lags, total_gradient
+from vgjax.gradients._unrolled import (
+    Graded,
+    at_level,
+    graded,
+    is_parameter,
+    log_norm,
+    log_norm_of_all,
+    pulls,
+    unroll,
+)
+from vgjax.trajectories import prepare
+
+
+class LagContributions(NamedTuple):
+    """The gradient of the parameters, split by lag."""
+
+    lags: Array  # (T,) 0 to T-1, steps
+    log_norm: Array  # (T,) nats
+    log_norms: dict[str, Array]  # the same of each parameter leaf, by its path
+    fraction: Array  # (T,) of the gradient that lags up to this one explain
+    gradient: dict[str, Array]  # the sum of all parts
+
+
+def lag_contributions(
+    step: Step,
+    carry: Carry,
+    inputs: Inputs,
+    loss: Loss,
+    *,
+    length: int | None = None,
+) -> LagContributions:
+    r"""Split the gradient of the parameters by the number of steps it travelled.
+
+    With $f_t$ the step t, which makes $s_t$ and $y_t$ of $s_{t-1}$, and $d_t$ the
+    direct cotangent of what it made, the part of lag k is what the loss, reading at t,
+    says of the parameters used k steps before:
+
+    $$G_k = \sum_t d_t^T \, \Phi(t, t-k) \, \partial f_{t-k} / \partial\theta,
+    \qquad dL/d\theta = \sum_{k=0}^{T-1} G_k.$$
+
+    Lag 0 is the very step that the loss reads.
+
+    Args:
+      step: as for `vgjax.rollout`. Its parameters are the floating leaves of its
+        PyTree (complex ones are held fixed); give a function its own by
+        `vgjax.cells.from_function`.
+      carry: initial carry; N numbers.
+      inputs: (T, D) or a PyTree with time along the leading axis, or None.
+      loss: as for `cotangents`.
+      length: T, needed where there are no inputs.
+
+    Returns:
+      `LagContributions`: lags (T,); log_norm (T,) and, for each leaf, by its path as of
+      `jax.tree_util.keystr`, log_norms (T,): nats, -inf for a part that is exactly
+      zero; fraction (T,), $\langle G_0 + \dots + G_k, G \rangle / \|G\|^2$, which ends
+      at 1 and may leave [0, 1] on the way, NaN where the gradient G is zero; gradient,
+      the leaves of G, which read 0 or infinity outside the range of the dtype.
+
+    Raises:
+      ValueError: as `cotangents` does; the step has no parameters.
+      TypeError: as `cotangents` does; the step returns complex outputs.
+
+    Notes:
+      Any number of steps, vanishing or exploding, reads a finite norm: the scale of
+      every cotangent is an integer. Where the loss reads the last step alone, this
+      costs three backward passes, O(T); otherwise T passes through all steps at once,
+      O(T^2) work and O(T) memory. Under `jax.vmap` one member of the batch that reads
+      an earlier step makes all pay for it. The initial carry is no parameter.
+
+    Source:
+      Bengio, Simard & Frasconi, IEEE Trans. Neural Networks 5, 157 (1994); Pascanu,
+      Mikolov & Bengio, ICML (2013), equations 3 to 5, the temporal components.
+
+    Examples:
+      >>> import jax.numpy as jnp, vgjax
+      >>> def scale(w, h, x):
+      ...     return w * h + x, None
+      >>> step = vgjax.cells.from_function(scale, jnp.array(0.5))
+      >>> last = lambda trajectory: trajectory.carry.sum()
+      >>> ones = jnp.ones((3, 1))
+      >>> parts = lag_contributions(step, jnp.ones(1), ones, last)
+      >>> parts.log_norm.round(2), parts.gradient[".params"]
+      (Array([ 0.56, -0.29, -1.39], dtype=float32), Array(2.75, dtype=float32))
+    """
+    prepared = prepare(step, carry, inputs, length)
+    names = parameter_names(step)
+    found = _lag_contributions(*prepared, *frozen_loss(loss, prepared))
+    norm, norms, fraction, gradient = found
+    return LagContributions(
+        jnp.arange(prepared.T, dtype=jnp.int32),
+        norm,
+        dict(zip(names, norms, strict=True)),
+        fraction,
+        dict(zip(names, gradient, strict=True)),
+    )
+
+
+def parameter_names(step: Step) -> list[str]:
+    """Paths of the parameters of a step, which must have some."""
+    leaves = jax.tree_util.tree_leaves_with_path(step)
+    names = [jax.tree_util.keystr(path) for path, leaf in leaves if is_parameter(leaf)]
+    if not names:
+        msg = (
+            "Argument `step` must have floating arrays among its leaves, its "
+            "parameters, but has none; vgjax.cells.from_function gives them to a "
+            "function."
+        )
+        raise ValueError(msg)
+    return names
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def _lag_contributions(frozen, weights, carry, inputs, T, reading, arrays):
+    unrolled = unroll(frozen, weights, carry, inputs, T, reading, arrays)
+    back = pulls(frozen, weights, carry, inputs)
+    dtype = unrolled.before.state.dtype
+    gradient = graded(*total_gradient(back, unrolled))
+    square = _inner(gradient.values, gradient.values, dtype)
+
+    def measure(part: Graded):
+        part = graded(*part)
+        norms = [log_norm(leaf, part.exponent, dtype) for leaf in part.values]
+        along = _inner(part.values, gradient.values, dtype) / square
+        along = scaled(along, part.exponent - gradient.exponent)
+        return log_norm_of_all(part, dtype), norms, along
+
+    norm, norms, along = over_lags(back, unrolled, T, measure)
+    at_one = at_level(gradient, jnp.zeros((), jnp.int32))
+    return norm, norms, jnp.cumsum(along), at_one
+
+
+def _inner(a: list, b: list, dtype: jnp.dtype) -> Array:
+    products = [jnp.sum(x * y).astype(dtype) for x, y in zip(a, b, strict=True)]
+    return sum(products[1:], products[0])

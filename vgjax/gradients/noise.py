@@ -1,0 +1,139 @@
+"""Where the long-term part of the gradient drowns in its own fluctuations."""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vgjax import _checks
+from vgjax._typing import Carry, Inputs, Step
+from vgjax.gradients._loss import Loss, frozen_loss
+from vgjax.gradients._parts import over_lags
+from vgjax.gradients._unrolled import (
+    Graded,
+    at_level,
+    log_norm_of_all,
+    pulls,
+    unroll,
+)
+from vgjax.gradients.lags import parameter_names
+from vgjax.trajectories import freeze, prepare
+
+
+class SignalToNoise(NamedTuple):
+    """The parts of the gradient over a batch, by lag."""
+
+    lags: Array  # (T,) 0 to T-1, steps
+    log_signal: Array  # (T,) nats, of the mean
+    log_noise: Array  # (T,) nats, of its standard error
+    ratio: Array  # (T,)
+
+
+def signal_to_noise(
+    step: Step,
+    carry: Carry,
+    inputs: Inputs,
+    loss: Loss,
+    *,
+    length: int | None = None,
+) -> SignalToNoise:
+    r"""Return how far the mean gradient part of each lag stands out of a batch.
+
+    With $G_k^b$ the part of lag k (see `lag_contributions`) of member b of a batch of
+    B, the signal is the norm of the mean over b, and the noise its standard error,
+
+    $$\sqrt{\frac{1}{B} \sum_i \mathrm{var}_b \, (G_k^b)_i},$$
+
+    the variances unbiased, the sum over all parameters. Where the members are
+    independent and the expected part is zero, the mean of signal^2 is that of noise^2.
+
+    Args:
+      step: as for `lag_contributions`, the same for the whole batch.
+      carry: initial carries, the batch along the leading axis of each leaf; B >= 2.
+      inputs: (B, T, D), or a PyTree whose leaves have B and T in front, or None.
+      loss: as for `cotangents`. The leading axis of its arrays is the batch:
+        ``jax.tree_util.Partial(nll, labels)`` with labels (B, ...), which is called for
+        one member at a time; or (B, T+1, N) direct cotangents.
+      length: T, needed where there are no inputs.
+
+    Returns:
+      `SignalToNoise`: lags (T,); log_signal and log_noise (T,), nats, -inf for exactly
+      zero; ratio (T,), signal over noise, infinite where only the noise is zero and NaN
+      where both are.
+
+    Raises:
+      ValueError: as `lag_contributions` does, for one member; the leaves do not share
+        one batch axis of at least 2.
+      TypeError: as `lag_contributions` does.
+
+    Notes:
+      Costs what `lag_contributions` does for every member; holds B gradients, not T B.
+      One member whose loss reads an earlier step than the last makes all pay for it.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, vgjax
+      >>> def scale(w, h, x):
+      ...     return w * h + x, None
+      >>> step = vgjax.cells.from_function(scale, jnp.array(0.5))
+      >>> last = lambda trajectory: trajectory.carry.sum()
+      >>> inputs = jnp.array([[[1.0]] * 3, [[2.0]] * 3])
+      >>> found = signal_to_noise(step, jnp.ones((2, 1)), inputs, last)
+      >>> found.ratio.round(2)
+      Array([3.33, 4.  ,  inf], dtype=float32)
+    """
+    loss = loss if callable(loss) else _checks.array(loss, "loss")
+    reading, arrays = freeze(loss)
+    for name, tree in (("carry", carry), ("inputs", inputs), ("loss", arrays)):
+        _check_batch(tree, name, carry)
+    prepared = prepare(step, _member(carry), _member(inputs), length)
+    parameter_names(step)
+    reading, _ = frozen_loss(reading.thawed(_member(arrays)), prepared)
+    batch = jax.tree.map(jnp.asarray, (carry, inputs, arrays))
+    found = _signal_to_noise(
+        prepared.frozen, prepared.weights, batch, prepared.T, reading
+    )
+    return SignalToNoise(jnp.arange(prepared.T, dtype=jnp.int32), *found)
+
+
+def _check_batch(tree: Any, name: str, carry: Carry) -> None:
+    B = next((jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(carry)), ())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        found = jnp.shape(leaf)
+        if not (found[:1] == B and B and B[0] >= 2):
+            msg = (
+                f"Argument `{name}{jax.tree_util.keystr(path)}` must have the batch, "
+                f"at least two members and as many as `carry`, along its leading axis, "
+                f"but has shape {found}."
+            )
+            raise ValueError(msg)
+
+
+def _member(batch: Any) -> Any:
+    return jax.tree.map(lambda a: a[0], batch)
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _signal_to_noise(frozen, weights, batch, T, reading):
+    def one(carry, inputs, arrays):
+        return unroll(frozen, weights, carry, inputs, T, reading, arrays)
+
+    unrolled = jax.vmap(one)(*batch)
+    dtype = unrolled.before.state.dtype
+    carry, inputs, _ = batch
+    B = len(unrolled.before.state)
+    error = 0.5 * math.log(B * (B - 1))
+
+    def measure(parts: Graded):
+        top = jnp.max(parts.exponent)
+        parts = jax.vmap(at_level, in_axes=(0, None))(parts, top)
+        mean = jax.tree.map(lambda a: jnp.mean(a, axis=0), parts)
+        off = jax.tree.map(lambda a, m: a - m[None], parts, mean)
+        signal = log_norm_of_all(Graded(mean, top), dtype)
+        return signal, log_norm_of_all(Graded(off, top), dtype) - error
+
+    back = pulls(frozen, weights, _member(carry), _member(inputs))
+    signal, noise = over_lags(back, unrolled, T, measure, jax.vmap)
+    return signal, noise, jnp.exp(signal - noise)
