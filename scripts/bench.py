@@ -12,16 +12,15 @@ import argparse
 import json
 import os
 import platform
-import resource
-import statistics
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import bench_through_time
+from _measure import call, in_turn, peak_memory, start
 
-MAIN = Path(__file__).resolve()
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
 def main():
@@ -40,25 +39,9 @@ def main():
         report_ratios(options.toy)
         report_first_call(options.toy)
         report_memory(options.toy)
+        bench_through_time.report(options.toy)
     if options.accuracy or options.toy:
         call("accuracy", options.toy, threads="1")
-
-
-def call(name, *arguments, threads=None, capture=False):
-    """Run one part in a fresh process; its output, if captured."""
-    environment = dict(os.environ)
-    environment.pop("OPENBLAS_NUM_THREADS", None)
-    if threads:
-        environment["OPENBLAS_NUM_THREADS"] = threads
-    part = json.dumps([name, *arguments])
-    done = subprocess.run(
-        [sys.executable, str(MAIN), "--part", part],
-        env=environment,
-        check=True,
-        text=True,
-        stdout=subprocess.PIPE if capture else None,
-    )
-    return done.stdout
 
 
 def report_machine():
@@ -140,28 +123,13 @@ def ratios(N, T):
         jax.jit(naive_tenth),
         jax.jit(qr_chain),
     ]
-    seconds = interleaved(functions, chain, repeats=5 if N >= 128 else 11)
+    seconds = in_turn([partial(f, chain) for f in functions], 5 if N >= 128 else 11)
     base, in_batch, every, tenth, base_tenth, chain_only = seconds
     print(
         f"{N:5d} {base / T * 1e6:13.0f} {in_batch / base:24.2f} {every / base:11.2f} "
         f"{tenth / base_tenth:9.2f} {chain_only / base:10.2f}",
         flush=True,
     )
-
-
-def interleaved(functions, argument, repeats):
-    """Median seconds of each function, called in turn so that all see one machine."""
-    import jax
-
-    for function in functions:
-        jax.block_until_ready(function(argument))
-    times = [[] for _ in functions]
-    for _ in range(repeats):
-        for function, seen in zip(functions, times, strict=True):
-            began = time.perf_counter()
-            jax.block_until_ready(function(argument))
-            seen.append(time.perf_counter() - began)
-    return [statistics.median(seen) for seen in times]
 
 
 def report_first_call(toy):
@@ -235,8 +203,7 @@ def memory(N, T):
         return vgjax.jacobian_spectrum(step, jnp.ones(N), length=T, every=T // 10)
 
     jax.block_until_ready(run())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{peak:8.0f} MB")
+    print(f"{peak_memory():8.0f} MB")
 
 
 # Accuracy ------------------------------------------------------------------------
@@ -495,15 +462,8 @@ def activations(toy):
                 yield name, 4, lambda given=given: max(test_activations.errors(*given))
 
 
-def start():
-    """Return jax in 64-bit mode."""
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-    return jax
-
-
 PARTS = {f.__name__: f for f in (ratios, first_call, memory, accuracy)}
+PARTS |= {f.__name__: f for f in bench_through_time.PARTS}
 
 if __name__ == "__main__":
     main()

@@ -174,6 +174,6 @@ def test_settled_names_are_at_the_top():
     import vgjax
 
     names = ["rollout", "state_jacobians", "propagator", "jacobian_spectrum"]
-    for name in [*names, "growth_rates"]:
+    for name in [*names, "growth_rates", "lyapunov_spectrum"]:
         assert callable(getattr(vgjax, name))
     assert vgjax.jacobians.state_jacobians is vgjax.state_jacobians

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import vgjax
-from vgjax import cells, jacobians, products
+from vgjax import cells, gradients, jacobians, lyapunov, products, theory
 
 T, D, H = 6, 2, 3
 CELLS = {"tanh": nnx.SimpleCell, "lstm": nnx.LSTMCell}
@@ -41,6 +41,15 @@ def rates(values):
     return vgjax.growth_rates(products.Spectrum(steps, values, values.sum(1)))
 
 
+def of_last(trajectory):
+    return sum(leaf.sum() for leaf in jax.tree.leaves(trajectory.carry))
+
+
+def of_batch(step, carry, inputs, loss):
+    carry, inputs = (jnp.stack([a, a]) for a in (carry, inputs))
+    return gradients.signal_to_noise(step, carry, inputs, loss)
+
+
 PROGRAMS = {
     "rollout": lambda: of_cell(vgjax.rollout),
     "state_jacobian": lambda: of_cell(
@@ -60,13 +69,47 @@ PROGRAMS = {
         lambda A: products.log_singular_values(extended(A)), (H, H)
     ),
     "log_svd": lambda: of_matrices(lambda A: products.log_svd(extended(A)), (H, H)),
+    "lyapunov_spectrum": lambda: of_cell(lyapunov.lyapunov_spectrum, "lstm"),
+    "lyapunov_spectrum, qr_every": lambda: of_cell(
+        lyapunov.lyapunov_spectrum, qr_every=2
+    ),
+    "covariant_vectors": lambda: of_cell(lyapunov.covariant_vectors, burn_in=1),
+    "leading_spectrum": lambda: of_cell(lyapunov.leading_spectrum, k=2),
+    "kaplan_yorke_dimension": lambda: of_matrices(
+        lyapunov.kaplan_yorke_dimension, (H,)
+    ),
+    "cotangents": lambda: of_cell(gradients.cotangents, "lstm", loss=of_last),
+    "lag_contributions": lambda: of_cell(gradients.lag_contributions, loss=of_last),
+    "signal_to_noise": lambda: of_cell(of_batch, loss=of_last),
+    "gradient_flow": lambda: of_cell(gradients.gradient_flow, loss=of_last),
+    "alignment": lambda: of_cell(gradients.alignment, loss=of_last),
+    "gelfand_rates": lambda: of_matrices(
+        lambda A: theory.gelfand_rates(A, [1, 2]), (H, H)
+    ),
+    "power_method_angles": lambda: of_matrices(
+        lambda A: theory.power_method_angles(A, A[0], [1, 2]), (H, H)
+    ),
+    "pascanu_bound": lambda: of_matrices(
+        lambda A: theory.pascanu_bound(A, 1.0, [1, 2]), (H, H)
+    ),
+    "check_laws": lambda: of_matrices(
+        lambda A: theory.check_laws(products.product_spectrum(A), A), (T, H, H)
+    ),
 }
-HAS_PRODUCTS = set(PROGRAMS) - {"growth_rates"}
+HAS_PRODUCTS = set(PROGRAMS) - {
+    "growth_rates",
+    "kaplan_yorke_dimension",
+    "pascanu_bound",
+}
+# JAX has no eigenvectors there.
+NOT_ON_TPU = {"alignment", "power_method_angles"}
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_function_lowers_for(platform, name):
+    if platform == "tpu" and name in NOT_ON_TPU:
+        pytest.skip("JAX has no eigenvectors on TPU")
     program, arguments = PROGRAMS[name]()
     traced = jax.jit(program).trace(*arguments)
     assert traced.lower(lowering_platforms=(platform,)).as_text()
