@@ -120,7 +120,7 @@ def test_cat_map_has_the_golden_exponents():
     np.testing.assert_allclose(found.exponents, expected, rtol=1e-12)
     assert found.resolved.all()
     quick = lyapunov.lyapunov_spectrum(step, jnp.zeros(2), **options)
-    assert 1e-11 < np.abs(quick.exponents - expected).max() < 1e-7
+    assert 1e-11 < np.abs(quick.exponents - expected).max() < 3e-7
 
 
 @pytest.mark.float64
