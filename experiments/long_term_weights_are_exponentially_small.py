@@ -43,7 +43,7 @@ the mean over the batch. The batch that shows a lag has a noise, of its noisiest
 larger than the signal of that lag, as measured; where that signal is itself noise it
 takes more. The map is that of one test image and a loss that reads the digit
 at every step, though training asked for it at the last step only. Sizes, lags and
-tolerances were chosen on seed 1; the default seed is 2.
+tolerances were chosen on seeds 1 and 2; the default seed is 3.
 """
 
 from collections.abc import Callable
