@@ -170,6 +170,18 @@ def test_annihilated_directions_read_minus_infinity(dtype):
 
 
 @pytest.mark.float64
+def test_directions_beyond_the_rank_of_dense_factors_read_minus_infinity():
+    rng = np.random.default_rng(0)
+    chain = rng.standard_normal((20, 30, 3)) @ rng.standard_normal((20, 3, 30))
+    found = of_chain(chain, k=5)
+    exact = vgjax.products.product_spectrum(jnp.asarray(chain), every=20)
+    exact = exact.log_singular_values[0, :3]
+    np.testing.assert_allclose(found.log_singular_values[:3], exact, atol=1e-8)
+    assert np.isneginf(found.log_singular_values[3:]).all()
+    assert found.converged.all()
+
+
+@pytest.mark.float64
 def test_a_nan_in_a_jacobian_is_nan_and_not_converged():
     chain = systems.gaussian_chain(1, 4, 9)
     chain[5, 2, 1] = np.nan

@@ -34,6 +34,7 @@ class Reading(NamedTuple):
 
     triangle: Array  # (k, k) upper
     noise: Array  # (k,) whether a pivot was no larger than round-off, and not zero
+    floor: Array  # (k,) what is round-off in each row
 
 
 Push = Callable[[Any, Array, Any], tuple[Any, Array]]
@@ -174,21 +175,22 @@ def _lu(image: Array) -> tuple[Array, Reading]:
     factors, _, rows = jax.lax.linalg.lu(image)
     lower = jnp.tril(factors, -1) + jnp.eye(N, k, dtype=image.dtype)
     basis = jnp.zeros_like(image).at[rows].set(lower, unique_indices=True)
-    return basis, Reading(jnp.triu(factors[:k]), jnp.zeros(k, bool))
+    triangle = jnp.triu(factors[:k])
+    return basis, Reading(triangle, jnp.zeros(k, bool), jnp.zeros_like(triangle[0]))
 
 
 def _qr(image: Array) -> tuple[Array, Reading]:
     N, k = image.shape
     Q, R, row_size = row_sorted_qr(image)
-    pivot = jnp.abs(jnp.diagonal(R))
-    noise = (pivot > 0) & (pivot <= roundoff(N, image.dtype) * row_size[:k])
-    return Q, Reading(R, noise)
+    pivot, floor = jnp.abs(jnp.diagonal(R)), roundoff(N, image.dtype) * row_size[:k]
+    return Q, Reading(R, (pivot > 0) & (pivot <= floor), floor)
 
 
 def _without_noise(chain: Chain) -> Chain:
     def read(seen: Reading) -> Any:
-        pivot = jnp.where(seen.noise, 0, jnp.diagonal(seen.triangle))
-        triangle = jnp.fill_diagonal(seen.triangle, pivot, inplace=False)
+        # The whole row: what is right of a lost pivot would pass for a value later on.
+        is_lost = seen.noise[:, None] & (jnp.abs(seen.triangle) <= seen.floor[:, None])
+        triangle = jnp.where(is_lost, 0, seen.triangle)
         return chain.read(seen._replace(triangle=triangle))
 
     return chain._replace(read=read)
