@@ -311,3 +311,8 @@ def test_degenerate_matrices_read_as_documented():
 def test_wrong_arguments_are_refused_by_name(name, arguments, error, match):
     with pytest.raises(error, match=match):
         inspect.unwrap(getattr(theory, name))(*arguments)
+
+
+def test_a_traced_matrix_is_refused_by_name():
+    with pytest.raises(TypeError, match="`W` must be concrete, outside of `jit`"):
+        jax.jit(theory.numerical_radius)(np.eye(2, dtype=np.float32))

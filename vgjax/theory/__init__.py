@@ -11,6 +11,7 @@ comparison of two things.
 | | `gelfand_rates`, `eigenvector_condition` |
 | `nonnormality` | growth beyond eigenvalues: `henrici_departure`, `numerical_radius`, |
 | | `pseudospectral_radius`, `kreiss_constant`, `transient_growth` |
+| `memory` | of a linear network for its input: `fisher_memory` |
 | `bounds` | of gradients: `slope_bound`, `vanishing_gain`, `pascanu_bound`, |
 | | `must_vanish`, `can_explode` |
 | `laws` | that any spectrum obeys, Horn's and Weyl's: `check_laws`, `violations` |
@@ -43,6 +44,7 @@ from vgjax.theory.mean_field import depth_scales as depth_scales
 from vgjax.theory.mean_field import fixed_point as fixed_point
 from vgjax.theory.mean_field import leading_exponent as leading_exponent
 from vgjax.theory.mean_field import variance_map as variance_map
+from vgjax.theory.memory import fisher_memory as fisher_memory
 from vgjax.theory.nonnormality import TransientGrowth as TransientGrowth
 from vgjax.theory.nonnormality import henrici_departure as henrici_departure
 from vgjax.theory.nonnormality import kreiss_constant as kreiss_constant

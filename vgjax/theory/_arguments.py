@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from vgjax import _checks
 
@@ -20,6 +21,11 @@ def square(W: Any) -> Array:
 
 def host_square(W: Any) -> np.ndarray:
     """Return a concrete W as a square array of float64."""
+    if isinstance(W, Tracer):
+        msg = (
+            "Argument `W` must be concrete, outside of `jit` and `vmap`, but is traced."
+        )
+        raise TypeError(msg)
     W = np.asarray(W)
     _checks.shape(W, "W", "N N")
     _checks.real_floating(W, "W")

@@ -235,7 +235,8 @@ def transient_growth(
       $\|W^{m+t}\| \le \|W^t\|$; or when $\sum_i |\lambda_i|^m \|P_i\|$, with the
       spectral projectors P, is not above the peak. If several eigenvalues are on or
       near the unit circle, neither need come soon. A supremum that is only approached
-      counts as reached within that. Costs O(N^3) a power.
+      counts as reached within that. An eigenvalue within 1e-9 of the circle counts as
+      on it. Costs O(N^3) a power.
 
     Source:
       Trefethen & Embree, Spectra and Pseudospectra (2005), part IV.
