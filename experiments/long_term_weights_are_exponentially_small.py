@@ -29,21 +29,23 @@ Expect:     1. Before training the log norm of the parts is a straight line over
                the share of pairs that carry less than a thousandth is larger before
                training than after, in all.
 Runs in:    about a minute on 2 CPU cores.
-Outcome:    at the default configuration all came true but the 8th: the last lag of the
-            LSTM before training, and of the trained tanh and GRU, stood out of its own
-            noise 1.1 to 1.2 times as far as lag 0. Before training 90 % of the gradient
-            travelled at most 2 steps, and to show lag 32 a batch would take 3e13 images
-            or more; after it 22 (tanh), 36 (LSTM) and 44 steps (GRU). In trained
-            networks what is left is noise, at every lag.
+Outcome:    at the default configuration all came true but the 8th: the last lag stood
+            more out of its own noise than lag 0 in three networks of six, by 1.17 times
+            at most, since signal and noise fall together. Long parts are hidden by the
+            noise of short ones: before training 90 % of the gradient travelled 2 steps,
+            and to show lag 32 a batch would take 3e13 images or more. After it 90 %
+            travelled 22 (tanh) to 44 steps (GRU), and in the mean gradient of 256
+            images no lag stood out of its own noise by more than 1.54 times.
 
 Networks, digits and training are those of spectra_of_trained_cells, smaller: training
 is in float32, all that is measured in float64. Norms are over all parameters of the
 cell, and their logs are averaged over test images. The noise is the standard error of
 the mean over the batch. The batch that shows a lag has a noise, of its noisiest lag, no
 larger than the signal of that lag, as measured; where that signal is itself noise it
-takes more. The map is that of one test image and a loss that reads the digit
-at every step, though training asked for it at the last step only. Sizes, lags and
-tolerances were chosen on seeds 1 and 2; the default seed is 3.
+takes more. The map is that of one test image and a loss that reads the digit at every
+step, though training asked for it at the last step only. Sizes, lags and tolerances
+were chosen on seed 1, and the 7th replaced a weaker one after a run of seed 2; the
+default seed is 3.
 """
 
 from collections.abc import Callable

@@ -34,14 +34,14 @@ Expect:     1. Symmetric and normal W, with a real leading eigenvalue or a compl
                eigenvector at the same lag, to one step; all coupled, at the strongest
                coupling, it reaches the singular vector first, in the mean.
 Runs in:    about 40 s on 2 CPU cores.
-Outcome:    at the default configuration 7 of 9 came true. The 4th did not for 1 W of
-            144, strongly coupled: 22 steps for 30.7. The 7th did not at all: with kappa
-            of 4.1e6 the onset came 2.5 steps later than without coupling, where kappa
-            allows 102. A condition number bounds what powers can do and does not
-            predict it; what the other modes do by themselves did, 24.3 steps for 24.7
-            in the 6th. With another seed the 2nd was missed by one Gaussian draw, 1.2 %
-            off; by the 8th it was W, whose other modes had not gone, and not the
-            measurement.
+Outcome:    at the default configuration 7 of 9 came true. The 2nd did narrowly, 0.9 %
+            off in one draw, and 5.0 % where the third eigenvalue is close; with seed 1
+            it did not, 1.2 % off in one draw. By the 8th it is W, not the measurement:
+            other modes had not gone. The 4th did not for 1 W of 144, strongly
+            coupled, 22 steps for 30.7. The 7th did not at all: with kappa of 4e6 the
+            onset came 2.5 steps later than without coupling, where kappa allows 101. A
+            condition number bounds what powers do and does not predict it; what the
+            other modes do by themselves did: 24.3 steps in the 6th, predicted 24.7.
 
 Networks are h <- W h + U x with random inputs, and h <- tanh(W h + b). Slopes are least
 squares over the lags from the first whose angle is below 1e-4, when other modes are
@@ -50,7 +50,8 @@ networks whose predicted fall over all steps is less than 32 nats cannot get the
 are passed over, and counted. In the two coupled families W is upper triangular with
 given eigenvalues, neighbours one gap apart, and above the diagonal Gaussian entries of
 standard deviation coupling / sqrt(N): everywhere ("all"), or everywhere but in the row
-of the leading eigenvalue ("rest"). Sizes and tolerances were chosen on other seeds.
+of the leading eigenvalue ("rest"). Sizes and tolerances, the split of the 2nd and all
+of the 8th were settled after runs of seed 1; the default seed is 2.
 """
 
 from collections.abc import Callable
@@ -661,7 +662,8 @@ def _draw_onsets(ax: Axes, measured: dict[str, Any], config: Config) -> None:
             x.ravel(), later.ravel(), marker=marker, markersize=4, alpha=0.6, **style
         )
         label = {"rest": "the rest coupled", "all": "all coupled"}[family]
-        ax.plot(x.mean(1), later.mean(1), color=colour, linewidth=2.2, label=label)
+        style = {"color": colour, "linewidth": 5, "alpha": 0.4}
+        ax.plot(x.mean(1), later.mean(1), label=label, **style)
         if family == "rest":
             label = "predicted for the rest"
             ax.plot(x.mean(1), of["detour"].mean(1), "k--", linewidth=1, label=label)
