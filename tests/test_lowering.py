@@ -50,6 +50,11 @@ def of_batch(step, carry, inputs, loss):
     return gradients.signal_to_noise(step, carry, inputs, loss)
 
 
+def leading(W):
+    step = cells.from_function(lambda W, h, x: (W @ h, x), W)
+    return lyapunov.leading_spectrum(step, W[0], k=1, length=3)
+
+
 PROGRAMS = {
     "rollout": lambda: of_cell(vgjax.rollout),
     "state_jacobian": lambda: of_cell(
@@ -74,7 +79,8 @@ PROGRAMS = {
         lyapunov.lyapunov_spectrum, qr_every=2
     ),
     "covariant_vectors": lambda: of_cell(lyapunov.covariant_vectors, burn_in=1),
-    "leading_spectrum": lambda: of_cell(lyapunov.leading_spectrum, k=2),
+    "leading_spectrum": lambda: of_matrices(leading, (12, 12)),
+    "leading_spectrum, all of it": lambda: of_cell(lyapunov.leading_spectrum, k=2),
     "kaplan_yorke_dimension": lambda: of_matrices(
         lyapunov.kaplan_yorke_dimension, (H,)
     ),

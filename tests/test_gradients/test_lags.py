@@ -201,6 +201,21 @@ def test_a_step_without_parameters_is_refused_and_told_where_they_go(dtype):
             measure(systems.network_free, batch(x[0]), batch(x), last_one)
 
 
+def test_empty_and_whole_leaves_of_a_step_are_no_parameters(dtype):
+    def scale_by(params, h, x):
+        return params[0] * h + x, None
+
+    params = (jnp.asarray(0.5, dtype), jnp.zeros((0,), dtype), jnp.arange(2))
+    step = cells.from_function(scale_by, params)
+    x = jnp.ones((3, 1), dtype)
+    found = gradients.lag_contributions(step, x[0], x, last_one)
+    assert list(found.gradient) == [".params[0]"]
+    both = gradients.signal_to_noise(
+        step, jnp.stack([x[0], x[0]]), jnp.stack([x, 2 * x]), last_one
+    )
+    assert np.isfinite(both.log_signal).all()
+
+
 def batch_of(kind, dtype, B=4):
     """Arguments of ours, and the parts (B, T, P) by hand."""
     params = systems.parameters()

@@ -233,6 +233,20 @@ def test_random_tanh_network_is_as_chaotic_as_mean_field_says(gain, expected, er
     assert abs(np.mean(found) - expected) < error
 
 
+@pytest.mark.float64
+def test_small_networks_are_late_to_chaos():
+    N, found = 100, []
+    rng = np.random.default_rng(1)
+    for _ in range(12):
+        J = 1.5 * rng.standard_normal((N, N)) / N**0.5
+        step = cells.from_function(lambda J, h, x: (J @ jnp.tanh(h), x), jnp.asarray(J))
+        start = jnp.asarray(rng.standard_normal(N))
+        options = {"length": 600, "burn_in": 200, "k": 1}
+        found.append(lyapunov.lyapunov_spectrum(step, start, **options).exponents[0])
+    # 0.065 in the limit of large N.
+    assert abs(np.mean(found) - 0.020) < 0.025
+
+
 # Against a QR factorisation at every step ------------------------------------------
 
 

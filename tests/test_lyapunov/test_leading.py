@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 import systems
 from flax import nnx
@@ -183,30 +184,57 @@ def test_directions_beyond_the_rank_of_dense_factors_read_minus_infinity():
 
 @pytest.mark.float64
 def test_a_nan_in_a_jacobian_is_nan_and_not_converged():
-    chain = systems.gaussian_chain(1, 4, 9)
-    chain[5, 2, 1] = np.nan
-    with pytest.warns(RuntimeWarning, match="2 of 2 leading"):
-        found = of_chain(chain, k=2)
-    assert np.isnan(found.log_singular_values).all()
-    assert found.sweeps == 1
+    # With a block that is all there is, and with one that is not.
+    for N, sweeps in [(4, 0), (12, 1)]:
+        chain = systems.gaussian_chain(1, N, 9)
+        chain[5, 2, 1] = np.nan
+        with pytest.warns(RuntimeWarning, match="2 of 2 leading"):
+            found = of_chain(chain, k=2)
+        assert np.isnan(found.log_singular_values).all()
+        assert found.sweeps == sweeps
 
 
 @pytest.mark.float64
 def test_same_values_under_jit_and_vmap_and_one_trace_for_all_weights():
-    _, h, x = network(N=4, T=20)
+    _, h, x = network(N=12, T=20)
     traced = chex.assert_max_traces(tanh_cell, n=1)
 
     @jax.jit
     @jax.vmap
     def measure(gain):
-        step = cells.from_function(traced, gain * jnp.eye(4) + 0.1)
+        step = cells.from_function(traced, gain * jnp.eye(12) + 0.1)
         return lyapunov.leading_spectrum(step, h, x, k=2).log_singular_values
 
     together = measure(jnp.asarray([0.5, 1.0, 2.0]))
     for gain, values in zip([0.5, 1.0, 2.0], together, strict=True):
-        step = cells.from_function(tanh_cell, gain * jnp.eye(4) + 0.1)
+        step = cells.from_function(tanh_cell, gain * jnp.eye(12) + 0.1)
         exact = np.linalg.svd(vgjax.propagator(step, h, x), compute_uv=False)
         np.testing.assert_allclose(values, np.log(exact[:2]), atol=1e-8)
+
+
+@pytest.mark.float64
+def test_a_block_that_is_all_there_is_loses_no_digits_of_a_nonnormal_product():
+    chain = np.broadcast_to(0.5 * np.eye(10) + 10 * np.eye(10, k=1), (30, 10, 10))
+    (exact,) = oracles.log_singular_values(chain, (30,), 300).values()
+    found = of_chain(chain, k=2)
+    np.testing.assert_allclose(found.log_singular_values, exact[:2], atol=1e-10)
+    assert found.converged.all()
+
+
+def outlier(direction, h, x):
+    """Shrinks by e each step, and along one direction by a little less."""
+    n, excess = direction
+    return (h + excess * n * jnp.dot(n, h)) / jnp.e, x
+
+
+def test_a_value_that_begins_to_move_only_after_many_sweeps_is_waited_for():
+    # In float32, where the first changes are below what values of -100 can show.
+    n = np.random.default_rng(1).standard_normal(512)
+    n = jnp.asarray(n / np.linalg.norm(n), jnp.float32)
+    step = cells.from_function(outlier, (n, jnp.float32(np.expm1(1 / 100))))
+    found = lyapunov.leading_spectrum(step, jnp.zeros_like(n), k=1, length=100)
+    assert abs(found.log_singular_values[0] + 99) < 0.01
+    assert found.sweeps > 3
 
 
 BAD = [

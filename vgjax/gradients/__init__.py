@@ -10,7 +10,6 @@ cotangent, without more, is the total: all later steps take part.
 | `lags` | `lag_contributions`: the gradient of the parameters split by how many steps |
 | | it travelled |
 | `noise` | `signal_to_noise`: the mean of these parts over a batch, and its error |
-| | it travelled; `signal_to_noise`: these parts over a batch |
 | `flow` | `gradient_flow`: from every step the loss reads to every earlier state |
 | `alignment` | `alignment`: with singular vectors and eigenvectors, over lag |
 """

@@ -52,9 +52,9 @@ class Pulls(NamedTuple):
 
 
 def is_parameter(leaf: Any) -> bool:
-    """Whether a leaf of a step is a parameter: floating, and so with a derivative."""
+    """Whether a leaf of a step is a parameter: floating, not empty."""
     arrays = (jax.Array, np.ndarray, np.generic, float)
-    if not isinstance(leaf, arrays):
+    if not isinstance(leaf, arrays) or np.size(leaf) == 0:
         return False
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 

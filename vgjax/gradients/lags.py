@@ -75,10 +75,11 @@ def lag_contributions(
 
     Notes:
       Any number of steps, vanishing or exploding, reads a finite norm: the scale of
-      every cotangent is an integer. Where the loss reads the last step alone, this
-      costs three backward passes, O(T); otherwise T passes through all steps at once,
-      O(T^2) work and O(T) memory. Under `jax.vmap` one member of the batch that reads
-      an earlier step makes all pay for it. The initial carry is no parameter.
+      every cotangent is an integer. A direct cotangent that is subnormal counts as
+      zero. Where the loss reads the last step alone, this costs three backward passes,
+      O(T); otherwise T passes through all steps at once, O(T^2) work and O(T) memory.
+      Under `jax.vmap` one member of the batch that reads an earlier step makes all pay
+      for it. The initial carry is no parameter.
 
     Source:
       Bengio, Simard & Frasconi, IEEE Trans. Neural Networks 5, 157 (1994); Pascanu,

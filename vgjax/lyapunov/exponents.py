@@ -72,8 +72,10 @@ def lyapunov_spectrum(
         kept to, whatever it costs.
       tol: nats per step, what leaving out factorisations may cost where `qr_every` is
         1. They are left out where the growth seen so far allows it, and the steps are
-        taken again, one by one, where that turns out wrong. Default: 3e-7 in float64,
-        1e-3 in float32 (eps to the power 0.42).
+        taken again, one by one, where that turns out wrong. What shrinks and grows
+        back within a group of steps is not seen; where that may be, give 1e-15, which
+        leaves out none. Default: 3e-7 in float64, 1e-3 in float32 (eps to the power
+        0.42).
 
     Returns:
       `Lyapunov`: exponents (k,), nats per step, descending; standard_error (k,), nats
