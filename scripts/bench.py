@@ -25,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 def main():
     """Run the tables asked for, each in processes of its own."""
+    # Or, in a pipe, headings would come after the lines of the processes under them.
+    sys.stdout.reconfigure(line_buffering=True)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accuracy", action="store_true", help="errors, not times")
     parser.add_argument("--toy", action="store_true", help="small sizes, both tables")

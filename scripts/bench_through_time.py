@@ -33,7 +33,9 @@ def report_exponents(toy):
         )
         for (N, T), aim in (TOY if toy else SIZES).items():
             call("exponents", N, T, aim, threads=threads)
-        print(flush=True)
+        if importlib.util.find_spec("torch") is None:
+            print("PyTorch is not installed: VGJAX_EXTRAS=bench scripts/bench does it.")
+        print()
 
 
 def exponents(N, T, aim):
@@ -88,7 +90,7 @@ def exponents(N, T, aim):
     torch, said = (
         (f"{torch[0] / ours:.1f}", verdict(torch[0] / ours, aim, least=True))
         if has_torch
-        else ("-", "PyTorch is not installed: VGJAX_EXTRAS=bench scripts/bench")
+        else ("-", "-")
     )
     print(
         f"{N:5d} {T:5d} {ours * 1e3:7.1f} {plain / ours:11.1f} {numpy / ours:7.1f} "
@@ -129,7 +131,7 @@ def report_leading(toy):
     sizes = {"lru": 64, "tanh": 32} if toy else {"lru": 65_536, "tanh": 4_096}
     for kind, N in sizes.items():
         call("leading", kind, N, 10 if toy else 40)
-    print(flush=True)
+    print()
 
 
 def leading(kind, N, max_sweeps):
@@ -186,7 +188,7 @@ def report_gradients(toy):
     for loss in ("last", "outputs"):
         for kind in ("tanh",) if toy else ("tanh", "gru"):
             call("lags", loss, kind, N, T, 0 if toy else 10, threads="1")
-    print(flush=True)
+    print()
 
 
 def lags(loss, kind, N, T, aim):
