@@ -30,7 +30,7 @@ def call(name, *arguments, threads=None, capture=False):
 
 
 def in_turn(functions, repeats):
-    """Median seconds of each function, called in turn so that all see one machine."""
+    """Median seconds of each, called in turn so that a busy moment hits all alike."""
     import jax
 
     for function in functions:

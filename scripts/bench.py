@@ -4,8 +4,9 @@
     scripts/bench --accuracy    worst errors beside their bounds, about ten minutes
     scripts/bench --toy         both at toy size, to see that they run
 
-Times are medians of several warm calls, after `block_until_ready`, in one process per
-setting of OPENBLAS_NUM_THREADS. Only ratios are meant to be compared.
+Times, but those of leading spectra, are medians of several warm calls, after
+`block_until_ready`, in one process per setting of OPENBLAS_NUM_THREADS. Only ratios are
+meant to be compared.
 """
 
 import argparse

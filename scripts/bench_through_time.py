@@ -29,7 +29,8 @@ def report_exponents(toy):
             f"lyapunov_spectrum, tanh network, gain 2, all N exponents, "
             f"OPENBLAS_NUM_THREADS={threads or 'default'}\n"
             "                  times faster than a loop with QR at every step in\n"
-            "    N     T      ms   plain JAX   NumPy  PyTorch  (aim)   worst difference"
+            "    N     T      ms   plain JAX   NumPy  PyTorch (at least)  worst "
+            "difference, nats per step (at most 1e-06)"
         )
         for (N, T), aim in (TOY if toy else SIZES).items():
             call("exponents", N, T, aim, threads=threads)
@@ -126,6 +127,7 @@ def report_leading(toy):
     print(
         "leading_spectrum, k = 8, T = 100, float64, OPENBLAS_NUM_THREADS=default; "
         f"peak memory of the process, bound {MEMORY} MB\n"
+        "    (s: first call, compiled in it; change, error: nats; -: no answer known)\n"
         "                           s  sweeps  converged  last change  error     MB"
     )
     sizes = {"lru": 64, "tanh": 32} if toy else {"lru": 65_536, "tanh": 4_096}
@@ -135,7 +137,7 @@ def report_leading(toy):
 
 
 def leading(kind, N, max_sweeps):
-    """One row, warm; the error is against |lambda|^T for the LRU."""
+    """One row, the first call; the error is against |lambda|^T for the LRU."""
     jax = start()
     import warnings
 
@@ -182,8 +184,8 @@ def report_gradients(toy):
     N, T = (4, 12) if toy else (64, 200)
     print(
         f"gradients, float32, state of {N} numbers, T = {T}\n"
-        "    loss          cell   cotangents / jax.grad  (most)   "
-        "lags: times faster than T jax.grad  (least)"
+        "    loss          cell   cotangents / jax.grad  (at most)   "
+        "lags: times faster than T jax.grad  (at least)"
     )
     for loss in ("last", "outputs"):
         for kind in ("tanh",) if toy else ("tanh", "gru"):

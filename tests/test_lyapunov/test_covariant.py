@@ -108,6 +108,13 @@ def test_from_an_annihilated_direction_on_they_are_nan(dtype):
 
 
 @pytest.mark.float64
+def test_what_only_round_off_is_left_of_is_nan_too():
+    W = np.outer([1.0, -2.0, 3.0], [2.0, 1.0, 1.0])
+    found = linear(W)(length=12)
+    assert np.isnan(found.vectors).all(axis=(0, 1)).tolist() == [False, True, True]
+
+
+@pytest.mark.float64
 def test_same_vectors_under_jit_and_vmap():
     step, h, x = network(T=40)
     inputs = jnp.stack([x, -2 * x])

@@ -313,8 +313,8 @@ def test_time_runs_forwards_and_matrices_act_on_columns(dtype, tolerance):
     np.testing.assert_allclose(
         found.exponents.sum(), np.log(3 * 2) / 2, atol=tolerance(1e-12, 1e-5)
     )
-    first = found.history[0] * 1
-    np.testing.assert_allclose(first.sum(), np.log(3), atol=tolerance(1e-12, 1e-5))
+    first = found.history[0].sum()
+    np.testing.assert_allclose(first, np.log(3), atol=tolerance(1e-12, 1e-5))
     upper = jnp.broadcast_to(jnp.asarray([[2.0, 1.0], [0.0, 0.5]], dtype), (60, 2, 2))
     longer = lyapunov.lyapunov_spectrum(driven, jnp.ones(2, dtype), upper, burn_in=30)
     np.testing.assert_allclose(
@@ -465,6 +465,22 @@ def test_new_weights_of_a_cell_are_no_new_program():
     for gain in (0.5, 1.0):
         step = cells.from_function(traced, gain * jnp.eye(2))
         lyapunov.lyapunov_spectrum(step, jnp.zeros(2), jnp.ones((20, 2)))
+
+
+@pytest.mark.float64
+def test_a_tolerance_below_all_rounding_leaves_out_no_factorisation():
+    rng = np.random.default_rng(6)
+    A = np.array([systems.orthogonal(rng, 4) for _ in range(640)])
+    # Shrinks and grows back within sixteen steps, in frames that turn.
+    for t in (*range(320, 328), *range(336, 344)):
+        A[t] = A[t] @ np.diag([0.2, 0.2, 1, 1])
+    measure = functools.partial(
+        lyapunov.lyapunov_spectrum, driven, jnp.zeros(4), jnp.asarray(A)
+    )
+    found = measure(tol=1e-18)
+    sums = np.linalg.slogdet(A)[1].mean()
+    np.testing.assert_allclose(found.exponents.sum(), sums, atol=1e-12)
+    assert np.abs(measure().exponents - found.exponents).max() > 0
 
 
 # Dimension and entropy --------------------------------------------------------------

@@ -86,8 +86,10 @@ def test_all_of_a_small_spectrum_agrees_with_the_exact_one(dtype, tolerance):
     step, h, x = network(dtype=dtype)
     found = lyapunov.leading_spectrum(step, h, x, k=6)
     exact = vgjax.jacobian_spectrum(step, h, x, every=60).log_singular_values[0]
+    # N <= k + 8: the same product, read at its end instead of at a record.
+    assert found.sweeps == 0
     np.testing.assert_allclose(
-        found.log_singular_values, exact, atol=tolerance(1e-8, 1e-2)
+        found.log_singular_values, exact, atol=tolerance(1e-10, 1e-2)
     )
     assert found.log_singular_values.dtype == found.left.dtype == dtype
     assert found.converged.all()
@@ -188,7 +190,7 @@ def test_a_nan_in_a_jacobian_is_nan_and_not_converged():
     for N, sweeps in [(4, 0), (12, 1)]:
         chain = systems.gaussian_chain(1, N, 9)
         chain[5, 2, 1] = np.nan
-        with pytest.warns(RuntimeWarning, match="2 of 2 leading"):
+        with pytest.warns(RuntimeWarning, match="All 2 leading .* are NaN"):
             found = of_chain(chain, k=2)
         assert np.isnan(found.log_singular_values).all()
         assert found.sweeps == sweeps

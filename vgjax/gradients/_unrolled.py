@@ -18,7 +18,8 @@ from vgjax._linalg import exponent, scaled
 from vgjax.gradients._loss import direct_cotangents, floating
 from vgjax.trajectories import Flat, FrozenStep, Trajectory, first, flat_step
 
-# int32 has no -inf. What is zero may be divided for a while before it is set anew.
+# Stands for the -inf that int32 lacks; halfway to its end, so that exponents can be
+# added to it before it is set again.
 ZERO = -(2**30)
 
 

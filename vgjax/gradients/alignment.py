@@ -103,24 +103,26 @@ def _alignment(frozen, weights, carry, inputs, T, reading, arrays, every):
     start = _unit(unrolled.read.values.state[-1])
 
     def back(carry, row):
-        product, here = carry
+        product, here, _ = carry
         _, J = jacobian(row.before, row.inputs)
-        return (push(product, J.T), _unit(matmul(J.T, here))), J
+        return (push(product, J.T), _unit(matmul(J.T, here)), J), None
 
     def record(carry, rows):
-        (product, here), J = jax.lax.scan(back, carry, rows)
+        carry, _ = jax.lax.scan(back, carry, rows)
+        product, here, J = carry
         # Of Phi^T: left and right are exchanged.
         svd = log_svd(product)
         left, right = svd.right[:, :1], svd.left[:, :1]
-        angles = _angle(start, left), _angle(here, right), _angle(here, _leading(J[-1]))
-        return (product, here), angles
+        angles = _angle(start, left), _angle(here, right), _angle(here, _leading(J))
+        return carry, angles
 
     def blocks(a):
         a = a[::-1][: T // every * every]
         return a.reshape(T // every, every, *a.shape[1:])
 
     backwards = jax.tree.map(blocks, unrolled)
-    _, angles = jax.lax.scan(record, (identity(N, dtype), start), backwards)
+    first_carry = (identity(N, dtype), start, jnp.zeros((N, N), dtype))
+    _, angles = jax.lax.scan(record, first_carry, backwards)
     lags = every * jnp.arange(1, T // every + 1, dtype=jnp.int32)
     return Alignment(lags, *angles)
 

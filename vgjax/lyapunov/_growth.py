@@ -26,7 +26,7 @@ class Block(NamedTuple):
     carry: Any
     basis: Array  # (N, k) orthonormal
     span: Array  # () int32, steps to take between two factorisations; 0: be careful
-    longest: Array  # () int32, a span that has not failed yet
+    longest: Array  # () int32, no longer span is tried: the next one failed
 
 
 class Reading(NamedTuple):
@@ -72,8 +72,8 @@ def grow(chain: Chain, block: Block, xs: Any, active: Array | None, error: float
     A pivot that is no larger than the round-off of its row is made zero.
 
     Args:
-      chain: how.
-      block: where from.
+      chain: how to take steps.
+      block: state and vectors to start from.
       xs: leaves (c, ...), what `push` is given.
       active: (c,), False for steps to leave out; None for none.
       error: what round-off may add up to in the log of a pivot, over all these steps.
@@ -121,8 +121,8 @@ def factored_steps(chain: Chain, block: Block, xs: Any, active, every: int) -> T
 def _boldly(chain: Chain, block: Block, xs: Any, active) -> Taken:
     """Take steps with LU factorisations in between, and a QR factorisation at the end.
 
-    With the largest pivot of a column below one the lower triangle is not far from
-    orthonormal, in practice; the last QR factorisation sees whether it was.
+    With row pivoting no entry of the lower triangle is above one, and in practice it is
+    well-conditioned; the QR factorisation at the end sees whether it was.
     """
     c = _length(xs)
     due = (jnp.arange(c, dtype=jnp.int32) + 1) % _even(block.span, c) == 0

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _checks
-from vgjax._linalg import matmul
+from vgjax._linalg import matmul, roundoff, row_sorted_qr
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import random_basis
 from vgjax.lyapunov._tangent import push_forward
@@ -52,8 +52,9 @@ def covariant_vectors(
       (S+1, N, k), ``vectors[r, :, i]`` at state burn_in + r, of norm one, in descending
       order of their exponents; log_growth (S, k), nats, ``log_growth[r]`` on the way
       from state burn_in + r to the next. The sign of a vector is arbitrary, and kept
-      along the trajectory. From a direction that a step annihilates on, it and those
-      after it are NaN, at all times; after a Jacobian with a NaN or an infinity all is.
+      along the trajectory. From a direction on that a step annihilates, to round-off,
+      it and those after it are NaN, at all times; after a Jacobian with a NaN or an
+      infinity all is.
 
     Raises:
       ValueError: as `vgjax.rollout` does; `k` outside 1..N; `burn_in` outside 0..T-1,
@@ -83,27 +84,29 @@ def covariant_vectors(
 @partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
 def _covariant_vectors(frozen, weights, carry, inputs, T, k, burn_in, burn_out):
     step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-    push = push_forward(step)
+    N, push = flat.state.size, push_forward(step)
 
     def forward(state, x):
         flat, basis = state
         flat, image = push(flat, basis, x)
-        Q, R = jnp.linalg.qr(image)
-        return (flat, Q), (Q, R)
+        Q, R, row_size = row_sorted_qr(image)
+        floor = roundoff(N, R.dtype) * row_size[:k]
+        return (flat, Q), (Q, R, jnp.abs(jnp.diagonal(R)) <= floor)
 
     def part(start, stop):
         return jax.tree.map(lambda a: a[start:stop], inputs)
 
-    basis = random_basis(flat.state.size, k, flat.state.dtype)
+    basis = random_basis(N, k, flat.state.dtype)
     start, _ = jax.lax.scan(
         lambda state, x: (forward(state, x)[0], None),
         (flat, basis),
         part(0, burn_in),
         length=burn_in,
     )
-    _, (Q, R) = jax.lax.scan(forward, start, part(burn_in, T), length=T - burn_in)
+    _, (Q, R, is_lost) = jax.lax.scan(
+        forward, start, part(burn_in, T), length=T - burn_in
+    )
     Q = jnp.concatenate([start[1][None], Q])
-    annihilated = jnp.any(jnp.diagonal(R, axis1=1, axis2=2) == 0, axis=0)
 
     def backward(C, R):
         pivots = jnp.diagonal(R)
@@ -117,6 +120,6 @@ def _covariant_vectors(frozen, weights, carry, inputs, T, k, burn_in, burn_out):
     _, (C, growth) = jax.lax.scan(backward, eye, R, reverse=True)
     S = T - burn_in - burn_out
     C = jnp.concatenate([C, eye[None]])[: S + 1]
-    lost = jnp.cumsum(annihilated) > 0
+    lost = jnp.cumsum(jnp.any(is_lost, axis=0)) > 0
     vectors = jnp.where(lost[None, None, :], jnp.nan, matmul(Q[: S + 1], C))
     return CovariantVectors(vectors, jnp.where(lost[None, :], jnp.nan, growth[:S]))

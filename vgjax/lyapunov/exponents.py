@@ -25,10 +25,11 @@ from vgjax.lyapunov._growth import (
 from vgjax.lyapunov._tangent import push_forward
 from vgjax.trajectories import first, flat_step, prepare, state_size
 
-# Steps of one record: the longest group, and at least so many records for the error.
+# The most steps of one record, and so of one group.
 _LONGEST_RECORD = 32
+# Records shorten so that there are at least so many, for the error.
 _FEWEST_RECORDS = 10
-# As a power of eps.
+# As a power of eps: 3e-7 nats per step in float64, 1e-3 in float32.
 _DEFAULT_TOL = 0.42
 # Batches whose means the standard error is taken from, at most.
 _BATCHES = 32
@@ -73,7 +74,7 @@ def lyapunov_spectrum(
       tol: nats per step, what leaving out factorisations may cost where `qr_every` is
         1. They are left out where the growth seen so far allows it, and the steps are
         taken again, one by one, where that turns out wrong. What shrinks and grows
-        back within a group of steps is not seen; where that may be, give 1e-15, which
+        back within a group of steps is not seen; where that may be, give 1e-18, which
         leaves out none. Default: 3e-7 in float64, 1e-3 in float32 (eps to the power
         0.42).
 
@@ -84,13 +85,15 @@ def lyapunov_spectrum(
       resolved (k,), False for an exponent that is round-off. The last
       T - burn_in steps count, in records of equal length (1 to 32 steps, or `qr_every`
       if that is more); those too few to fill a record join the burn-in. A direction
-      that a step annihilates reads -inf. After a Jacobian with a NaN or an infinity all
-      is NaN.
+      that a step annihilates reads -inf. A Jacobian with a NaN or an
+      infinity makes exponents, errors and the history from there on NaN; ``resolved``
+      speaks of round-off only.
 
     Raises:
       ValueError: as `vgjax.rollout` does; `k` outside 1..N; `burn_in` outside 0..
         T - `qr_every`; `qr_every` outside 1..T; `tol` not above 0.
-      TypeError: as `vgjax.rollout` does; one of the three is no whole number.
+      TypeError: as `vgjax.rollout` does; `k`, `burn_in` or `qr_every` is no whole
+        number.
 
     Warns:
       RuntimeWarning: some exponents are not resolved (under `jit` only the flag says

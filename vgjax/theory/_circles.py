@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.linalg
 
-# Relative: maxima are found to this, a hundredth of what is promised.
+# Relative: maxima are found to this, at most a tenth of what is promised.
 TOLERANCE = 1e-11
 # Eigenvalues this close to the unit circle count as on it. One too many costs one
 # evaluation; one too few may cost a maximum.

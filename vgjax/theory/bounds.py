@@ -1,4 +1,4 @@
-r"""Bounds of gradients that hold for any network, by Pascanu, Mikolov & Bengio.
+r"""Bounds of gradients of simple networks, by Pascanu, Mikolov & Bengio.
 
 With $\gamma = \sup|\phi'|$, a step $x_t = W \phi(x_{t-1}) + \ldots$ multiplies no
 gradient by more than $\gamma \sigma_{\max}(W)$.
@@ -42,7 +42,7 @@ def slope_bound(activation: str) -> float:
     Returns:
       gamma, dimensionless: 1 for tanh, ReLU, leaky ReLU, ELU, hard tanh and softplus;
       1/4 for sigmoid; 2/sqrt(pi) for erf, which is not the one of `mean_field`;
-      1.099839 for silu and 1.128990 for gelu, which are not monotonic.
+      1.099839 for silu and 1.128993 for gelu, which are not monotonic.
 
     Raises:
       ValueError: `activation` is another.

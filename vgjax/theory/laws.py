@@ -23,7 +23,7 @@ from vgjax.products import Spectrum, identity, log_singular_values, push
 
 
 class Laws(NamedTuple):
-    """By how much a spectrum keeps each law, in nats; what is negative breaks it."""
+    """By how much a spectrum keeps each law, in nats: 0, or >= 0, where it does."""
 
     determinant: Array  # (R,) sum of log sigma - sum of log|det J_t|; 0
     horn: Array  # (R, N) what the factors allow the k largest - what they are; >= 0

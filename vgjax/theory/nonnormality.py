@@ -221,7 +221,7 @@ def transient_growth(
       limit: look at no more than so many powers, at least 1.
 
     Returns:
-      `TransientGrowth`, floats: ``log_peak`` in nats, at least 0 since $W^0 = 1$, and
+      `TransientGrowth`: ``log_peak`` in nats, at least 0 since $W^0 = 1$, and
       its ``step``. (inf, -1) if powers grow without bound: the spectral radius is above
       1, or an eigenvalue on the unit circle defective. (NaN, -1) if `limit` powers
       cannot tell, and if W has a NaN or an infinity.
@@ -290,6 +290,6 @@ def _departure(matrix: Array) -> np.ndarray:
 
 
 def _scaled(W: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return W with largest entry 1, and what that was."""
+    """Return W with the entry of largest modulus 1, and what that modulus was."""
     size = float(np.abs(W).max())
     return (W / size if 0 < size < np.inf else W), size
