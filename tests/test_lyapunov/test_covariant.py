@@ -108,6 +108,34 @@ def test_from_an_annihilated_direction_on_they_are_nan(dtype):
 
 
 @pytest.mark.float64
+def test_what_comes_after_an_annihilated_direction_is_nan_too():
+    W, once = np.diag([4.0, 1.0, 0.25]), np.diag([4.0, 0.0, 0.25])
+    once[0, 1] = 1
+    A = np.stack([W] * 40 + [once] + [W] * 9)
+    found = lyapunov.covariant_vectors(
+        lambda h, A: (A @ h, None), jnp.zeros(3), jnp.asarray(A), burn_in=35
+    )
+    # The third still has a part of its own, but nobody knows which.
+    assert np.isnan(found.vectors).all(axis=(0, 1)).tolist() == [False, True, True]
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e160, 1e200])
+def test_scales_at_the_ends_of_the_range_are_only_a_shift(scale):
+    A = np.random.default_rng(3).standard_normal((30, 3, 3))
+
+    def measure(A):
+        step = lambda h, A: (A @ h, None)  # noqa: E731
+        options = {"burn_in": 5, "burn_out": 5}
+        return lyapunov.covariant_vectors(step, jnp.zeros(3), jnp.asarray(A), **options)
+
+    plain, found = measure(A), measure(scale * A)
+    np.testing.assert_allclose(cosines(found.vectors, plain.vectors), 1, rtol=1e-9)
+    shift = plain.log_growth + np.log(scale)
+    np.testing.assert_allclose(found.log_growth, shift, atol=1e-9)
+
+
+@pytest.mark.float64
 def test_what_only_round_off_is_left_of_is_nan_too():
     W = np.outer([1.0, -2.0, 3.0], [2.0, 1.0, 1.0])
     found = linear(W)(length=12)

@@ -357,6 +357,19 @@ def test_history_ends_at_the_exponents_and_its_records_are_equally_long():
     np.testing.assert_allclose(found.history[4], half, atol=1e-6)
 
 
+@pytest.mark.float64
+def test_standard_error_is_that_of_32_batches_at_most():
+    A = np.random.default_rng(11).standard_normal((1600, 2, 2))
+    found = lyapunov.lyapunov_spectrum(driven, jnp.ones(2), jnp.asarray(A), burn_in=7)
+    sums = np.asarray(found.history) * np.asarray(found.steps)[:, None]
+    growth = np.diff(sums, axis=0, prepend=0) / 32
+    assert len(growth) == 49
+    # 49 records of 32 steps: batches of two, and the first record is left out.
+    means = growth[1:].reshape(24, 2, 2).mean(1)
+    expected = means.std(0, ddof=1) / 24**0.5
+    np.testing.assert_allclose(found.standard_error, expected, rtol=1e-9)
+
+
 # What cannot be seen, and what is gone ----------------------------------------------
 
 
@@ -420,6 +433,28 @@ def test_rank_one_has_one_exponent_and_says_that_the_others_are_round_off():
     assert not found.resolved.all()
 
 
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+@pytest.mark.parametrize("at", [3, 59])
+def test_what_is_not_finite_is_nan_and_no_round_off(bad, at, dtype):
+    A = np.random.default_rng(12).standard_normal((60, 4, 4))
+    A[at, 0, 1] = bad
+    found = lyapunov.lyapunov_spectrum(driven, jnp.zeros(4), jnp.asarray(A, dtype))
+    assert np.isnan(found.exponents).all()
+    assert found.resolved.all()
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_groups_of_a_given_length_do_not_leave_the_range_of_floats(scale):
+    rng = np.random.default_rng(13)
+    A = scale * np.array([systems.orthogonal(rng, 3) for _ in range(100)])
+    found = lyapunov.lyapunov_spectrum(
+        driven, jnp.zeros(3), jnp.asarray(A), qr_every=20
+    )
+    np.testing.assert_allclose(found.exponents, np.log(scale), atol=1e-12)
+    assert found.resolved.all()
+
+
 def test_a_nan_in_a_jacobian_is_nan_everywhere(dtype):
     A = jnp.broadcast_to(jnp.eye(2, dtype=dtype), (30, 2, 2)).at[20, 0, 1].set(jnp.nan)
     found = lyapunov.lyapunov_spectrum(driven, jnp.zeros(2, dtype), A)
@@ -468,7 +503,7 @@ def test_new_weights_of_a_cell_are_no_new_program():
 
 
 @pytest.mark.float64
-def test_a_tolerance_below_all_rounding_leaves_out_no_factorisation():
+def test_a_tolerance_of_zero_leaves_out_no_factorisation():
     rng = np.random.default_rng(6)
     A = np.array([systems.orthogonal(rng, 4) for _ in range(640)])
     # Shrinks and grows back within sixteen steps, in frames that turn.
@@ -477,7 +512,7 @@ def test_a_tolerance_below_all_rounding_leaves_out_no_factorisation():
     measure = functools.partial(
         lyapunov.lyapunov_spectrum, driven, jnp.zeros(4), jnp.asarray(A)
     )
-    found = measure(tol=1e-18)
+    found = measure(tol=0)
     sums = np.linalg.slogdet(A)[1].mean()
     np.testing.assert_allclose(found.exponents.sum(), sums, atol=1e-12)
     assert np.abs(measure().exponents - found.exponents).max() > 0
@@ -522,7 +557,7 @@ BAD = [
     ({"burn_in": -1}, ValueError, "`burn_in` must be at least 0 and at most 9"),
     ({"burn_in": 10}, ValueError, "`burn_in` must be .* at most 9, but is 10"),
     ({"burn_in": 6, "qr_every": 5}, ValueError, "`burn_in` must be .* at most 5"),
-    ({"tol": 0.0}, ValueError, "`tol` must be a number above 0, but is 0.0"),
+    ({"tol": -1.0}, ValueError, "`tol` must be a number of at least 0, but is -1.0"),
     ({"qr_every": 0}, ValueError, "`qr_every` must be at least 1 and at most 10"),
     ({"qr_every": 11}, ValueError, "`qr_every` must be .* at most 10, but is 11"),
 ]

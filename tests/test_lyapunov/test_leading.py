@@ -223,6 +223,19 @@ def test_a_block_that_is_all_there_is_loses_no_digits_of_a_nonnormal_product():
     assert found.converged.all()
 
 
+@pytest.mark.float64
+def test_nearly_equal_values_converge_at_the_root_of_their_gap():
+    N, k, spacing = 200, 2, 2e-3
+    rates = spacing * jnp.arange(N, dtype=float)
+    step = cells.from_function(lambda d, h, x: (jnp.exp(-d) * h, x), rates)
+    found = lyapunov.leading_spectrum(step, jnp.ones(N), k=k, length=1)
+    np.testing.assert_allclose(found.log_singular_values, -rates[:k], atol=1e-9, rtol=0)
+    assert found.converged.all()
+    # Subspace iteration alone: e^-4g a sweep, g to the first value left out.
+    g = (k + 8 - 1) * spacing
+    assert int(found.sweeps) < np.log(1e9) / (4 * g) / 6
+
+
 def outlier(direction, h, x):
     """Shrinks by e each step, and along one direction by a little less."""
     n, excess = direction
@@ -237,6 +250,66 @@ def test_a_value_that_begins_to_move_only_after_many_sweeps_is_waited_for():
     found = lyapunov.leading_spectrum(step, jnp.zeros_like(n), k=1, length=100)
     assert abs(found.log_singular_values[0] + 99) < 0.01
     assert found.sweeps > 3
+
+
+@pytest.mark.float64
+def test_small_changes_that_grow_are_not_taken_for_an_end():
+    n = np.random.default_rng(1).standard_normal(200)
+    step = cells.from_function(
+        outlier, (jnp.asarray(n / np.linalg.norm(n)), np.expm1(1e-5))
+    )
+    found = lyapunov.leading_spectrum(step, jnp.zeros(200), k=1, length=1)
+    # After two sweeps 99 % of it is missed, and the change is 1e-11.
+    np.testing.assert_allclose(found.log_singular_values, 1e-5 - 1, atol=1e-9)
+    assert found.converged.all()
+
+
+def scaling(h, x):
+    return jnp.exp(x) * h, None
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize(("down", "up", "T"), [(20, 30, 10), (2, 4, 100)])
+def test_what_overtakes_from_below_round_off_does_not_converge(down, up, T):
+    # Found hundreds of nats too large, and the same sweep after sweep.
+    x = np.full((2 * T, 12), -0.1) * np.arange(12)
+    x[:T, 0], x[T:, 0] = -down, up
+    with pytest.warns(RuntimeWarning, match="1 of 1 leading .* not converged"):
+        found = lyapunov.leading_spectrum(
+            scaling, jnp.ones(12), jnp.asarray(x), k=1, max_sweeps=20
+        )
+    assert abs(found.log_singular_values[0] - (up - down) * T) > 1
+    assert found.change[0] > 1
+    # And in any order that can be told, it does.
+    x[:T, 0] = 0.5
+    found = lyapunov.leading_spectrum(scaling, jnp.ones(12), jnp.asarray(x), k=1)
+    np.testing.assert_allclose(found.log_singular_values, (up + 0.5) * T, rtol=1e-12)
+    assert found.converged.all()
+
+
+@pytest.mark.float64
+def test_nilpotent_product_has_no_values_and_no_change_at_the_end():
+    A = np.broadcast_to(np.eye(12, k=1), (12, 12, 12))
+    found = of_chain(A, k=2)
+    assert np.isneginf(found.log_singular_values).all()
+    assert found.converged.all()
+    assert not found.change.any()
+
+
+@pytest.mark.float64
+def test_memory_is_of_a_few_blocks_and_no_jacobian_or_history():
+    N, T, k = 2048, 400, 1
+
+    def measure(d, x):
+        step = cells.from_function(lambda d, h, x: (jnp.tanh(d * h + x), None), d)
+        return lyapunov.leading_spectrum(step, d, x, k=k, length=T)
+
+    given = [jax.ShapeDtypeStruct(shape, float) for shape in ((N,), (T, 1))]
+    used = jax.jit(measure).lower(*given).compile().memory_analysis()
+    block = 8 * N * (k + 8)
+    states = 8 * N * 2 * T**0.5
+    # (N, N) takes 33 MB, (T, N, k + 8) 59 MB, this 13 MB.
+    assert used.temp_size_in_bytes < 80 * block + 4 * states
 
 
 BAD = [

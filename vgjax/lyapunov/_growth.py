@@ -66,7 +66,22 @@ def random_basis(N: int, k: int, dtype: jnp.dtype) -> Array:
     return jnp.linalg.qr(jax.random.normal(jax.random.key(0), (N, k), dtype))[0]
 
 
-def grow(chain: Chain, block: Block, xs: Any, active: Array | None, error: float):
+def chunked_times(T: int, c: int) -> Array:
+    """Return the times 0 to T - 1 in chunks of c, (chunks, c) int32.
+
+    The first is filled up from before the first step, with times below 0.
+    """
+    chunks = -(-T // c)
+    times = jnp.arange(chunks * c, dtype=jnp.int32) - (chunks * c - T)
+    return times.reshape(chunks, c)
+
+
+def input_at(inputs: Any, t: Array) -> Any:
+    """Return the inputs of one time; of those before the first step, the first."""
+    return jax.tree.map(lambda a: a[jnp.maximum(t, 0)], inputs)
+
+
+def grow(chain: Chain, block: Block, xs: Any, active: Array | None, allowed: float):
     """Take a few steps, few enough to be taken again where they were too bold.
 
     A pivot that is no larger than the round-off of its row is made zero.
@@ -76,7 +91,7 @@ def grow(chain: Chain, block: Block, xs: Any, active: Array | None, error: float
       block: state and vectors to start from.
       xs: leaves (c, ...), what `push` is given.
       active: (c,), False for steps to leave out; None for none.
-      error: what round-off may add up to in the log of a pivot, over all these steps.
+      allowed: what round-off may add up to in the log of a pivot, over all steps.
 
     Returns:
       The block after the last step, and what was kept, leaves (c, ...).
@@ -88,7 +103,7 @@ def grow(chain: Chain, block: Block, xs: Any, active: Array | None, error: float
         lambda _: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
         block,
     )
-    good = (block.span > 0) & (bold.error <= error) & (bold.size <= _reach(bold))
+    good = (block.span > 0) & (bold.error <= allowed) & (bold.size <= _reach(bold))
 
     def carefully(bold):
         slow = factored_steps(_without_noise(chain), block, xs, active, every=1)
@@ -97,7 +112,7 @@ def grow(chain: Chain, block: Block, xs: Any, active: Array | None, error: float
     taken = jax.lax.cond(any_in_batch(~good), carefully, lambda b: b, bold)
     failed = ~good & (block.span > 1)
     longest = jnp.where(failed, block.span - 1, block.longest)
-    span = _next_span(taken, jnp.where(good, block.span, 1), error, xs)
+    span = _next_span(taken, jnp.where(good, block.span, 1), allowed, _length(xs))
     span = jnp.minimum(span, longest)
     return taken.block._replace(span=span, longest=longest), taken.kept
 
@@ -182,6 +197,9 @@ def _lu(image: Array) -> tuple[Array, Reading]:
 def _qr(image: Array) -> tuple[Array, Reading]:
     N, k = image.shape
     Q, R, row_size = row_sorted_qr(image)
+    # LAPACK makes finite pivots beside an infinity, and the infinity would count as
+    # what they are round-off of.
+    R = jnp.where(jnp.all(jnp.isfinite(image)), R, jnp.nan)
     pivot, floor = jnp.abs(jnp.diagonal(R)), roundoff(N, image.dtype) * row_size[:k]
     return Q, Reading(R, (pivot > 0) & (pivot <= floor), floor)
 
@@ -196,14 +214,14 @@ def _without_noise(chain: Chain) -> Chain:
     return chain._replace(read=read)
 
 
-def _next_span(taken: Taken, span: Array, error: float, xs: Any) -> Array:
+def _next_span(taken: Taken, span: Array, allowed: float, c: int) -> Array:
     """The longest group that what was seen lets expect to be good."""
-    c, dtype = _length(xs), taken.error.dtype
+    dtype = taken.error.dtype
     eps = float(jnp.finfo(dtype).eps)
     span = span.astype(dtype)
     per_step = taken.spread / c
     # Spreads add up on average; their fluctuations hardly do.
-    left = jnp.log(error / jnp.maximum(taken.error, eps))
+    left = jnp.log(allowed / jnp.maximum(taken.error, eps))
     further = jnp.where(per_step > 0, left / per_step, c)
     within = span * _reach(taken) / jnp.maximum(taken.size, eps)
     longest = jnp.minimum(span + further, jnp.minimum(within, c))

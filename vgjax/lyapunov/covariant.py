@@ -1,5 +1,6 @@
 """Covariant Lyapunov vectors: directions that each Jacobian maps onto one another."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _checks
-from vgjax._linalg import matmul, roundoff, row_sorted_qr
+from vgjax._linalg import exponent, matmul, roundoff, row_sorted_qr, scaled
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import random_basis
 from vgjax.lyapunov._tangent import push_forward
@@ -36,7 +37,7 @@ def covariant_vectors(
 
     Vector i is the direction at each state that grows at exponent i forwards in time
     and shrinks at it backwards: $J_t v_{t-1} = e^{g_t} v_t$, and $g_t$ is on average
-    that exponent. For a constant W they are its eigenvectors.
+    that exponent. For a constant W they are its right eigenvectors.
 
     Args:
       step: ``step(carry, x) -> (carry, y)``, as for `vgjax.rollout`.
@@ -52,9 +53,10 @@ def covariant_vectors(
       (S+1, N, k), ``vectors[r, :, i]`` at state burn_in + r, of norm one, in descending
       order of their exponents; log_growth (S, k), nats, ``log_growth[r]`` on the way
       from state burn_in + r to the next. The sign of a vector is arbitrary, and kept
-      along the trajectory. From a direction on that a step annihilates, to round-off,
-      it and those after it are NaN, at all times; after a Jacobian with a NaN or an
-      infinity all is.
+      along the trajectory. The first direction that a step after the burn-in
+      annihilates, to round-off, and those after it are NaN at all times, as are those
+      that a step shrinks out of the range of the dtype. After a Jacobian with a NaN or
+      an infinity everything is NaN.
 
     Raises:
       ValueError: as `vgjax.rollout` does; `k` outside 1..N; `burn_in` outside 0..T-1,
@@ -67,7 +69,7 @@ def covariant_vectors(
       the shorter burn. Where two exponents are equal only the plane of both is
       covariant, and the vectors in it are arbitrary.
 
-      One QR factorisation a step, and holds T - burn_in bases and triangles,
+      One QR factorisation a step, O(N k^2). Holds T - burn_in bases and triangles,
       N k + k^2 numbers each.
 
     Source:
@@ -111,10 +113,15 @@ def _covariant_vectors(frozen, weights, carry, inputs, T, k, burn_in, burn_out):
     def backward(C, R):
         pivots = jnp.diagonal(R)
         R = jnp.fill_diagonal(R, jnp.where(pivots == 0, 1, pivots), inplace=False)
-        before = jax.scipy.linalg.solve_triangular(R, C)
+        # Of sizes that are far from one the squares would over- or underflow.
+        e = exponent(jnp.max(jnp.abs(R)))
+        before = jax.scipy.linalg.solve_triangular(scaled(R, -e), C)
+        largest = jnp.max(jnp.abs(before), axis=0)
+        before = before / largest[None, :]
         size = jnp.linalg.norm(before, axis=0)
         before = before / size[None, :]
-        return before, (before, -jnp.log(size))
+        growth = e.astype(R.dtype) * math.log(2) - jnp.log(size) - jnp.log(largest)
+        return before, (before, growth)
 
     eye = jnp.eye(k, dtype=Q.dtype)
     _, (C, growth) = jax.lax.scan(backward, eye, R, reverse=True)

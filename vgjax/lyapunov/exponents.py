@@ -12,14 +12,16 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax._linalg import descending
+from vgjax._linalg import descending, exponent, scaled
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import (
     Chain,
     Reading,
+    chunked_times,
     factored_steps,
     first_block,
     grow,
+    input_at,
     random_basis,
 )
 from vgjax.lyapunov._tangent import push_forward
@@ -70,17 +72,18 @@ def lyapunov_spectrum(
       burn_in: steps that are taken, vectors and all, before anything is measured.
       qr_every: orthonormalise after so many steps. With 1, the default, the exponents
         are those of a factorisation at every step to within `tol`. Any other number is
-        kept to, whatever it costs.
+        used as given, even where exponents are then lost in round-off.
       tol: nats per step, what leaving out factorisations may cost where `qr_every` is
         1. They are left out where the growth seen so far allows it, and the steps are
         taken again, one by one, where that turns out wrong. What shrinks and grows
-        back within a group of steps is not seen; where that may be, give 1e-18, which
+        back within a group of steps is not seen; where that may be, give 0, which
         leaves out none. Default: 3e-7 in float64, 1e-3 in float32 (eps to the power
         0.42).
 
     Returns:
       `Lyapunov`: exponents (k,), nats per step, descending; standard_error (k,), nats
-      per step, from the scatter of at most 32 batches (NaN for a single one); history
+      per step, from the scatter of at most 32 batches (NaN for a single one, and for an
+      exponent of -inf); history
       (R, k), the running estimates in the order of the exponents, after steps (R,);
       resolved (k,), False for an exponent that is round-off. The last
       T - burn_in steps count, in records of equal length (1 to 32 steps, or `qr_every`
@@ -91,7 +94,7 @@ def lyapunov_spectrum(
 
     Raises:
       ValueError: as `vgjax.rollout` does; `k` outside 1..N; `burn_in` outside 0..
-        T - `qr_every`; `qr_every` outside 1..T; `tol` not above 0.
+        T - `qr_every`; `qr_every` outside 1..T; `tol` below 0.
       TypeError: as `vgjax.rollout` does; `k`, `burn_in` or `qr_every` is no whole
         number.
 
@@ -129,7 +132,8 @@ def lyapunov_spectrum(
     qr_every = _checks.whole(qr_every, "qr_every", 1, prepared.T)
     burn_in = _checks.whole(burn_in, "burn_in", 0, prepared.T - qr_every)
     if tol is not None:
-        tol = _checks.positive(tol, "tol")
+        wanted = "a number of at least 0"
+        tol = _checks.number(tol, "tol", wanted, lambda x: x >= 0)
     found = _lyapunov_spectrum(*prepared, k, burn_in, qr_every, tol)
     _warn_of_roundoff(found, qr_every)
     return found
@@ -232,35 +236,47 @@ def _lyapunov_spectrum(frozen, weights, carry, inputs, T, k, burn_in, qr_every, 
     N, dtype = flat.state.size, flat.state.dtype
     c = _record_length(T - burn_in, qr_every)
     R = (T - burn_in) // c
-    chunks = R + -(-(T - R * c) // c)
     push = push_forward(step)
 
     def push_at(flat, basis, t):
-        x = jax.tree.map(lambda a: a[jnp.maximum(t, 0)], inputs)
-        return push(flat, basis, x)
+        return push(flat, basis, input_at(inputs, t))
 
     def read(seen: Reading):
         return jnp.log(jnp.abs(jnp.diagonal(seen.triangle))), seen.noise
 
     nothing = (jnp.zeros(k, dtype), jnp.zeros(k, bool))
     tol = float(jnp.finfo(dtype).eps) ** _DEFAULT_TOL if tol is None else tol
-    error = c * tol
     chain = Chain(push_at, read, nothing)
 
     def record(block, t):
-        # The first record is filled up from before the first step.
-        active = t >= 0 if chunks * c > T else None
+        active = t >= 0 if times.size > T else None
         if qr_every == 1:
-            block, kept = grow(chain, block, t, active, error)
-        else:
-            block, kept, *_ = factored_steps(chain, block, t, active, qr_every)
-        logs, noise = kept
-        return block, (jnp.sum(logs, axis=0), jnp.any(noise, axis=0))
+            block, (logs, noise) = grow(chain, block, t, active, c * tol)
+            return block, (jnp.sum(logs, axis=0), jnp.any(noise, axis=0))
+        # Nobody looks whether so many steps leave the range of floats.
+        begin = block._replace(carry=(block.carry, jnp.zeros((), jnp.int32)))
+        even = chain._replace(push=_kept_near_one(push_at))
+        end, (logs, noise), *_ = factored_steps(even, begin, t, active, qr_every)
+        flat, e = end.carry
+        growth = jnp.sum(logs, axis=0) + e.astype(dtype) * math.log(2)
+        return end._replace(carry=flat), (growth, jnp.any(noise, axis=0))
 
-    times = jnp.arange(chunks * c, dtype=jnp.int32) - (chunks * c - T)
+    times = chunked_times(T, c)
     block = first_block(flat, random_basis(N, k, dtype))
-    _, (growth, noise) = jax.lax.scan(record, block, times.reshape(chunks, c))
+    _, (growth, noise) = jax.lax.scan(record, block, times)
     return _summary(growth[-R:], jnp.any(noise[-R:], axis=0), c, qr_every)
+
+
+def _kept_near_one(push):
+    """Let a push count powers of two in the carry, and leave them out of the block."""
+
+    def push_near_one(carry, basis, t):
+        flat, e = carry
+        flat, basis = push(flat, basis, t)
+        own = exponent(jax.lax.stop_gradient(jnp.max(jnp.abs(basis))))
+        return (flat, e + own), scaled(basis, -own)
+
+    return push_near_one
 
 
 def _record_length(T: int, qr_every: int) -> int:

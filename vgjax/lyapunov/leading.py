@@ -11,27 +11,26 @@ from jax import Array
 from jax.core import Tracer
 
 from vgjax import _checks
-from vgjax._linalg import any_in_batch, matmul
+from vgjax._linalg import any_in_batch
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.jacobians import advance_with_jacobian
-from vgjax.lyapunov._growth import Chain, Reading, first_block, grow, random_basis
-from vgjax.lyapunov._tangent import pull_back, push_forward
+from vgjax.lyapunov import _krylov
+from vgjax.lyapunov._growth import random_basis
+from vgjax.lyapunov._krylov import Krylov
+from vgjax.lyapunov._sweeps import roundoff_per_step, sweeps
 from vgjax.products import LogSVD, identity, log_svd, push
 from vgjax.trajectories import first, flat_step, prepare, state_size
 
 # Vectors that go along beside the k asked for: value i converges by the square of
-# sigma_(k+8+1) / sigma_i in each half of a sweep.
+# sigma_(k+8+1) / sigma_i in each half of a sweep, and faster once blocks are collected.
 _SPARE = 8
 # Times the square root of eps: 1e-9 nats in float64, 2e-5 in float32.
 _DEFAULT_TOL = 0.07
-# What round-off may add to the log of a pivot at each step, as a power of eps: 1e-11 in
-# float64, 1e-5 in float32.
-_ERROR = 0.7
-# What round-off moves a value by from one sweep to the next.
+# What round-off moves a value by from one sweep to the next, of one and of its size.
 _ULPS = 16
-# Changes are not expected to follow each other by a larger ratio than this; round-off,
-# at the end, has none.
-_SLOWEST = 0.99
+# If a sweep changes values by more than this part of what the one before it did, blocks
+# are collected from then on.
+_CRAWL = 0.3
 
 
 class LeadingSpectrum(NamedTuple):
@@ -40,7 +39,7 @@ class LeadingSpectrum(NamedTuple):
     log_singular_values: Array  # (k,) nats, descending
     left: Array  # (N, k), column i is the i-th left singular vector
     right: Array  # (N, k), column i is the i-th right singular vector
-    change: Array  # (k,) nats, how far the last sweep moved each value
+    change: Array  # (k,) nats, how far each value moved between the last two looks
     converged: Array  # (k,) bool
     sweeps: Array  # () int32, forward and back again
 
@@ -61,9 +60,11 @@ def leading_spectrum(
 
     A block of k + 8 vectors is carried forward by $\Phi$ and back by $\Phi^T$, sweep
     after sweep, orthonormalised on the way and its growth kept in logs: subspace
-    iteration on $\Phi^T \Phi$, in any range. No Jacobian is made, so N may be as large
-    as N (k + 8) numbers fit into memory a few times. Only where k + 8 vectors would be
-    all there are is the product itself kept instead, as `vgjax.jacobian_spectrum` does.
+    iteration on $\Phi^T \Phi$, in any range. Where that is slow, the blocks of several
+    sweeps are put together, and the best of their Krylov space begins the next. No
+    Jacobian is made, so N may be as large as N (k + 8) numbers fit into memory some
+    fifty times. Only where k + 8 vectors would be all there are is the product itself
+    kept instead, as `vgjax.jacobian_spectrum` does.
 
     Args:
       step: ``step(carry, x) -> (carry, y)``, as for `vgjax.rollout`.
@@ -80,49 +81,61 @@ def leading_spectrum(
         Default: the square root of `lag`, rounded up.
 
     Returns:
-      `LeadingSpectrum`: log_singular_values (k,), nats, descending, each from below;
-      left and right (N, k), $\Phi v_i \approx \sigma_i u_i$ and
-      $\Phi^T u_i \approx \sigma_i v_i$; change (k,), nats, of the last sweep; converged
-      (k,), True where that change, and those that it lets expect to follow, are within
-      `tol`; the number of sweeps, 0 where the product itself was kept. An annihilated
-      direction reads -inf. After a Jacobian with a NaN or an infinity all is NaN, and
-      not converged.
+      `LeadingSpectrum`: log_singular_values (k,), nats, descending, each from below
+      but for round-off; left and right (N, k), $\Phi v_i \approx \sigma_i u_i$ and
+      $\Phi^T u_i \approx \sigma_i v_i$; change (k,), nats, since the look before, which
+      is one sweep back, or as many as blocks are collected, or between there and back
+      if that is what does not agree; converged (k,), True where that change, and those
+      that it lets expect to follow, are within `tol`; the number of sweeps, 0 where the
+      product itself was kept. -inf is of an annihilated direction, or one that a single
+      step shrinks to round-off: it cannot tell. After a Jacobian with a NaN or an
+      infinity all is NaN, and not converged.
 
     Raises:
       ValueError: as `vgjax.rollout` does; `k` outside 1..N, `lag` or
         `checkpoint_every` outside 1..T, `max_sweeps` below 1; `tol` not above 0.
-      TypeError: as `vgjax.rollout` does; one but `tol` is no whole number.
+      TypeError: as `vgjax.rollout` does; `k`, `lag`, `max_sweeps` or `checkpoint_every`
+        is no whole number.
 
     Warns:
       RuntimeWarning: some values have not converged (under `jit` only the flag says
         so).
 
     Notes:
-      Each sweep brings value i closer by $(\sigma_{k+9} / \sigma_i)^4$. Where many
-      values are nearly equal, as in a large network over few steps, that takes long;
-      the values of a cluster that ends within the k + 8 converge at its outer gap.
-      Vectors converge half as fast: to about the square root of what their values do.
+      Each sweep brings value i closer by $(\sigma_{k+9} / \sigma_i)^4$; the values of a
+      cluster that ends within the k + 8 converge at its outer gap. Where all are nearly
+      equal, as in a large network over few steps, that takes long; so once three sweeps
+      show such a pace, blocks are collected, four at first, up to sixteen if four bring
+      little. That is done only while the k + 8 values are within a third of the digits
+      of each other, 12 nats in float64, or round-off would bury the smallest. Vectors
+      converge half as fast: to about the square root of what their values do.
 
       The block is random at the start, always the same. Of a direction that stands out
       by g nats it has little, 1 / N, and some log(N) / (4 g) sweeps go by before values
       move by as much as g; until then their changes grow, which keeps ``converged``
       False, unless they are too small for values of that size to show.
 
-      ``converged`` speaks of sweeps, not of round-off: eps times the norm of each
-      Jacobian, which in a very non-normal product counts for more than in
-      `vgjax.jacobian_spectrum`. On 30 steps of 0.5 on the diagonal of a matrix and 10
-      above it the largest value was 1e-6 off, that of the spectrum 4e-15. In
-      float32, with N = 4096 and all values within a nat, one was 0.2 nats too large,
-      and not converged: use float64 there.
+      ``converged`` also asks that values are the same there and back, since round-off,
+      eps times the norm of each Jacobian, is not. In a very non-normal product it can
+      be what values are made of, and so it is of a direction that grows to be the
+      largest after it was 36 nats (float32: 16) below others: such values do not
+      converge. What was smaller by more than the range of the dtype is lost without a
+      trace. Before that, digits are: on 30 steps of 0.5 on the diagonal of a matrix and
+      10 above it the largest of 30 values is 1e-6 off, that of
+      `vgjax.jacobian_spectrum` 4e-15. float32 is not enough for thousands of values
+      within a nat.
 
       A sweep costs 2 T products of a Jacobian with k + 8 vectors, three evaluations of
-      each step, and factorisations of N (k + 8)^2. With s for `checkpoint_every`,
-      memory is O((N + D) k + T N / s + s N), beside the inputs. Has no reverse-mode
-      derivative: how often it sweeps depends on values.
+      each step, and factorisations of N (k + 8)^2; of a full space one of p^2 N (k +
+      8)^2 every p sweeps, p up to 16. With s for `checkpoint_every`, memory is
+      O((N + D) k + T N / s + s N), beside the inputs, of which 32 N (k + 8) numbers are
+      the space. Has no reverse-mode derivative: how often it sweeps depends on values.
 
     Source:
       Subspace iteration with Rayleigh-Ritz values: Halko, Martinsson & Tropp, SIAM Rev.
-      53, 217 (2011), section 4.5, with the product kept in factors.
+      53, 217 (2011), section 4.5, with the product kept in factors. Block Krylov
+      spaces: Golub, Luk & Overton, ACM Trans. Math. Softw. 7, 149 (1981); Musco &
+      Musco, NeurIPS (2015), algorithm 2.
 
     Examples:
       >>> import jax.numpy as jnp, vgjax
@@ -160,8 +173,9 @@ def _warn_of_movement(found: LeadingSpectrum) -> None:
         return
     msg = (
         f"{moving} of {k} leading singular values have not converged in "
-        f"{found.sweeps} sweeps: the last moved them by up to "
-        f"{float(found.change.max()):.1e} nats. They are lower bounds. Raise "
+        f"{found.sweeps} sweeps: at the last look they had moved by up to "
+        f"{float(found.change.max()):.1e} nats. They are lower bounds, but for "
+        f"round-off. Raise "
         f"`max_sweeps` or `tol`, or ask for a `k` that ends at a gap."
     )
     warnings.warn(msg, RuntimeWarning, stacklevel=3)
@@ -181,31 +195,10 @@ def _leading_spectrum(frozen, weights, carry, inputs, T, k, lag, c, tol, max_swe
     block = k + _SPARE
     if block >= N:
         return _from_the_product(step, flat, inputs, lag, k)
-    sweep = _sweeps(step, flat, inputs, lag, c)
-    eps = float(jnp.finfo(dtype).eps)
-    tol = _DEFAULT_TOL * eps**0.5 if tol is None else tol
-
-    def is_moving(found: LeadingSpectrum) -> Array:
-        known = ~jnp.any(jnp.isnan(found.log_singular_values))
-        return known & ~jnp.all(found.converged[:k]) & (found.sweeps < max_sweeps)
-
-    def advance(old: LeadingSpectrum) -> LeadingSpectrum:
-        left, values, right = sweep(old.right)
-        same = values == old.log_singular_values  # also where both are -inf
-        change = jnp.where(same, 0, jnp.abs(values - old.log_singular_values))
-        # What is still to come, if each change is smaller than the last by this ratio.
-        ratio = jnp.minimum(change / old.change, _SLOWEST)
-        ratio = jnp.where(jnp.isfinite(old.change), ratio, _SLOWEST)
-        to_come = jnp.where(change > 0, change * ratio / (1 - ratio), 0)
-        within = jnp.maximum(tol, _ULPS * eps * jnp.abs(values))
-        converged = (change <= within) & (to_come <= within)
-        return LeadingSpectrum(values, left, right, change, converged, old.sweeps + 1)
-
-    basis = random_basis(N, block, dtype)
-    unknown = jnp.full(block, jnp.inf, dtype)
-    never = jnp.zeros(block, bool)
-    start = LeadingSpectrum(unknown, basis, basis, unknown, never, jnp.int32(0))
-    found = jax.lax.while_loop(is_moving, advance, start)
+    sweep = sweeps(step, flat, inputs, lag, c)
+    tol = _DEFAULT_TOL * float(jnp.finfo(dtype).eps) ** 0.5 if tol is None else tol
+    basis, roundoff = random_basis(N, block, dtype), lag * roundoff_per_step(dtype)
+    found = _search(sweep, basis, k, tol, max_sweeps, roundoff)
     return LeadingSpectrum(
         found.log_singular_values[:k],
         found.left[:, :k],
@@ -214,6 +207,118 @@ def _leading_spectrum(frozen, weights, carry, inputs, T, k, lag, c, tol, max_swe
         found.converged[:k],
         found.sweeps,
     )
+
+
+class _Search(NamedTuple):
+    """Where the sweeps are."""
+
+    found: LeadingSpectrum  # as of the last look, of all of the block
+    pace: Array  # (b,) nats, what the look before had changed; inf: not comparable
+    space: Krylov  # from the block of that look on
+    at: Array  # () int32, the block of the space that is swept next; 0 is looked at
+    size: Array  # () int32, how many blocks the space is to have
+    collects: Array  # () bool, whether it is to have more than one
+
+
+def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: float):
+    """Sweep until the first k values have converged.
+
+    `roundoff`, in nats, is by how much values may differ there and back.
+    """
+    b = basis.shape[1]
+    most = min(len(basis) // b, _krylov.MOST)
+
+    def is_moving(search: _Search) -> Array:
+        found = search.found
+        known = ~jnp.any(jnp.isnan(found.log_singular_values))
+        return known & ~jnp.all(found.converged[:k]) & (found.sweeps < max_sweeps)
+
+    def advance(search: _Search) -> _Search:
+        there, svd = sweep(_krylov.block_at(search.space, search.at, b))
+        looked = _looked(search, there, svd, k, most, tol, roundoff)
+        search = _where(search.at == 0, looked, search)
+        search = search._replace(
+            found=search.found._replace(sweeps=search.found.sweeps + 1),
+            space=_krylov.swept(search.space, search.at, svd),
+        )
+        return _with_next_block(search, svd.right, most)
+
+    unknown = jnp.full(b, jnp.inf, basis.dtype)
+    never = jnp.zeros(b, bool)
+    start = LeadingSpectrum(unknown, basis, basis, unknown, never, jnp.int32(0))
+    space = _krylov.space_of(basis, most)
+    first_size = jnp.int32(min(most, _krylov.FEWEST))
+    at, collects = jnp.int32(0), jnp.zeros((), bool)
+    search = _Search(start, unknown, space, at, first_size, collects)
+    return jax.lax.while_loop(is_moving, advance, search).found
+
+
+def _looked(
+    search: _Search,
+    there: Array,
+    svd: LogSVD,
+    k: int,
+    most: int,
+    tol: float,
+    roundoff: float,
+) -> _Search:
+    """Compare what a sweep found with the look before, and say how to go on."""
+    left, values, right = svd
+    old = search.found.log_singular_values
+    change = jnp.where(values == old, 0, jnp.abs(values - old))  # also -inf and -inf
+    # What is still to come, if each change is smaller than the last by this ratio. No
+    # bound on the ratio: a change of 1e-12 may be one of a million.
+    ratio = change / search.pace
+    is_falling = jnp.isfinite(search.pace) & (ratio < 1)
+    to_come = jnp.where(is_falling, change * ratio / (1 - ratio), jnp.inf)
+    eps = float(jnp.finfo(values.dtype).eps)
+    noise = jnp.where(jnp.isfinite(values), _ULPS * eps * (1 + jnp.abs(values)), 0)
+    converged = (change <= noise) | (change + to_come <= jnp.maximum(tol, noise))
+    # Values rise from look to look, and those there are between: so these can be apart
+    # by more than the change only if round-off grew to be what they are made of.
+    apart = jnp.where(values == there, 0, jnp.abs(values - there))
+    is_lost = ~(apart <= change + jnp.maximum(tol, noise) + roundoff)
+    change = jnp.where(is_lost, jnp.maximum(apart, change), change)
+    converged = converged & ~is_lost
+    sweeps = search.found.sweeps
+    found = LeadingSpectrum(values, left, right, change, converged, sweeps)
+
+    crawls = jnp.isfinite(search.pace) & ~converged & (ratio > _CRAWL)
+    # In the space there is one scale for all, and the smallest must have digits left.
+    is_even = values[0] - values[-1] < -math.log(eps) / 3
+    collects = (search.collects | jnp.any(crawls[:k])) & is_even
+    # One sweep and a whole space change values at paces of their own.
+    pace = jnp.where(collects == search.collects, change, jnp.inf)
+    more = search.collects & jnp.any(crawls[:k])
+    size = jnp.minimum(jnp.where(more, 2, 1) * search.size, most)
+    return _Search(found, pace, search.space, search.at, size, collects)
+
+
+def _with_next_block(search: _Search, right: Array, most: int) -> _Search:
+    """Put what a sweep led to behind the other blocks, or begin a new space."""
+    space, at, b = search.space, search.at, right.shape[1]
+    if most == 1:
+        return search._replace(space=_krylov.space_of(right, most))
+    is_full = search.collects & (at == search.size - 1)
+    is_growing = search.collects & ~is_full
+    following = jax.lax.cond(
+        any_in_batch(is_full),
+        lambda space: jnp.where(is_full, _krylov.best(space, b), right),
+        lambda _: right,
+        space,
+    )
+    fresh = _krylov.space_of(following, most)
+    space = jax.lax.cond(
+        any_in_batch(is_growing),
+        lambda s: _where(is_growing, _krylov.extended(s, at, right), fresh),
+        lambda _: fresh,
+        space,
+    )
+    return search._replace(space=space, at=jnp.where(is_growing, at + 1, 0))
+
+
+def _where(flag: Array, a, b):
+    return jax.tree.map(lambda x, y: jnp.where(flag, x, y), a, b)
 
 
 def _from_the_product(step, flat, inputs, T: int, k: int) -> LeadingSpectrum:
@@ -234,73 +339,3 @@ def _from_the_product(step, flat, inputs, T: int, k: int) -> LeadingSpectrum:
     return LeadingSpectrum(
         values[:k], left[:, :k], right[:, :k], change, known, jnp.int32(0)
     )
-
-
-def _sweeps(step, flat, inputs, T: int, c: int):
-    """Make ``sweep(right) -> LogSVD`` of Phi, restricted to the image of a block."""
-    chunks = -(-T // c)
-    # The first chunk is filled up from before the first step.
-    times = jnp.arange(chunks * c, dtype=jnp.int32).reshape(chunks, c) - (
-        chunks * c - T
-    )
-    push_block, pull_block = push_forward(step), pull_back(step)
-    error = c * float(jnp.finfo(flat.state.dtype).eps) ** _ERROR
-    padded = chunks * c > T
-
-    def active(t):
-        return t >= 0 if padded else None
-
-    def at(t):
-        return jax.tree.map(lambda a: a[jnp.maximum(t, 0)], inputs)
-
-    def keep(flat, t):
-        new, _ = step(flat, at(t))
-        if padded:
-            new = jax.tree.map(lambda n, f: jnp.where(t >= 0, n, f), new, flat)
-        return new, flat
-
-    def chunk_start(flat, t):
-        return jax.lax.scan(lambda f, t: (keep(f, t)[0], None), flat, t)[0], flat
-
-    _, checkpoints = jax.lax.scan(chunk_start, flat, times)
-
-    forward = Chain(lambda flat, V, t: push_block(flat, V, at(t)), lambda _: (), ())
-
-    def along(block, t):
-        return grow(forward, block, t, active(t), error)
-
-    def pull_at(_, U, at_time):
-        flat, t = at_time
-        return (), pull_block(flat, U, at(t))
-
-    def read(seen: Reading):
-        return seen.triangle, jnp.ones((), bool)
-
-    def multiply(product, seen):
-        triangle, done = seen
-        return jax.lax.cond(
-            any_in_batch(done), push, lambda p, _: p, product, triangle
-        ), None
-
-    def sweep(right: Array) -> LogSVD:
-        k = right.shape[1]
-        eye = jnp.eye(k, dtype=right.dtype)
-        backward = Chain(pull_at, read, (eye, jnp.zeros((), bool)))
-
-        def back(state, x):
-            block, product = state
-            t, start = x
-            _, states = jax.lax.scan(keep, start, t)
-            last_first = jax.tree.map(lambda a: a[::-1], (states, t))
-            block, seen = grow(backward, block, last_first, active(t[::-1]), error)
-            product, _ = jax.lax.scan(multiply, product, seen)
-            return (block, product), None
-
-        image = jax.lax.scan(along, first_block(flat, right), times)[0].basis
-        start = (first_block((), image), identity(k, right.dtype))
-        in_time = (times, checkpoints)
-        end = jax.lax.scan(back, start, in_time, reverse=True)[0]
-        A, values, B = log_svd(end[1])
-        return LogSVD(matmul(image, B), values, matmul(end[0].basis, A))
-
-    return sweep
