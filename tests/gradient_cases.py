@@ -26,3 +26,18 @@ def case(kind, dtype, seed=1):
     data = cast(data)
     loss = Partial(systems.LOSSES[kind], data) if kind in systems.LOSSES else data
     return (step, cast(h), cast(inputs), loss), hand
+
+
+def scale(params, h, x):
+    return params["w"] * h + params["u"] * x, None
+
+
+def fixed_point(w, T, dtype):
+    """A linear unit that stays exactly where it is, for it starts there."""
+    params = {"w": jnp.asarray(w, dtype), "u": jnp.ones((), dtype)}
+    step = cells.from_function(scale, params)
+    return step, jnp.full(1, 1 / (1 - w), dtype), jnp.ones((T, 1), dtype)
+
+
+def last_one(trajectory):
+    return trajectory.states[-1, 0]

@@ -58,6 +58,18 @@ def scaled(x: Array, e: Array) -> Array:
     return x * power_of_two(half, x.dtype) * power_of_two(e - half, x.dtype)
 
 
+def angle_to_span(x: Array, basis: Array) -> Array:
+    """Angle, radians, between a vector (N,) and the span of columns (N, k).
+
+    The columns are orthonormal, or zero. NaN for the zero vector.
+    """
+    along = matmul(x, basis)
+    # By the tangent: the cosine of a small angle is 1.
+    across = jnp.linalg.norm(x - matmul(basis, along))
+    along = jnp.linalg.norm(along)
+    return jnp.where(along + across > 0, jnp.arctan2(across, along), jnp.nan)
+
+
 def log_abs_det(matrix: Array) -> Array:
     """``log |det|`` of a square matrix, brought near one first.
 

@@ -57,15 +57,20 @@ def frozen_loss(loss: Loss, prepared: Prepared) -> tuple[FrozenStep, list]:
     return frozen, arrays
 
 
-def _checked_cotangents(loss: Any, prepared: Prepared) -> Array:
+def as_cotangents(loss: Any) -> Array:
+    """Return what is no function as an array."""
     try:
-        loss = jnp.asarray(loss)
+        return jnp.asarray(loss)
     except (TypeError, ValueError):
         msg = (
             f"Argument `loss` must be callable as loss(trajectory), or an array of "
             f"direct cotangents, but is {type(loss).__name__}."
         )
         raise TypeError(msg) from None
+
+
+def _checked_cotangents(loss: Any, prepared: Prepared) -> Array:
+    loss = as_cotangents(loss)
     carry = jax.tree.leaves(prepared.carry)
     dtype = next(a.dtype for a in carry if jnp.issubdtype(a.dtype, jnp.floating))
     rows, N = prepared.T + 1, state_size(prepared.carry)

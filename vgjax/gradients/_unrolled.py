@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from vgjax._linalg import exponent, scaled
+from vgjax._typing import Step
 from vgjax.gradients._loss import direct_cotangents, floating
 from vgjax.trajectories import Flat, FrozenStep, Trajectory, first, flat_step
 
@@ -58,6 +59,20 @@ def is_parameter(leaf: Any) -> bool:
     if not isinstance(leaf, arrays) or np.size(leaf) == 0:
         return False
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def parameter_names(step: Step) -> list[str]:
+    """Paths of the parameters of a step, which must have some."""
+    leaves = jax.tree_util.tree_leaves_with_path(step)
+    names = [jax.tree_util.keystr(path) for path, leaf in leaves if is_parameter(leaf)]
+    if not names:
+        msg = (
+            "Argument `step` must have floating arrays among its leaves, its "
+            "parameters, but has none; vgjax.cells.from_function gives them to a "
+            "function."
+        )
+        raise ValueError(msg)
+    return names
 
 
 def pulls(frozen: FrozenStep, weights: list, carry: Any, inputs: Any) -> Pulls:
@@ -121,15 +136,8 @@ def at_level(x: Graded, level: Array) -> Any:
     return jax.tree.map(lambda leaf: scaled(leaf, x.exponent - level), x.values)
 
 
-def log_norm(x: Array, e: Array, dtype: jnp.dtype) -> Array:
-    """Log of the norm of an array times ``2^e``, in nats; -inf for zero."""
-    near_one, e = graded(x, e)
-    size = jnp.sqrt(jnp.sum(near_one**2)).astype(dtype)
-    return jnp.log(size) + e.astype(dtype) * math.log(2)
-
-
 def log_norm_of_all(x: Graded, dtype: jnp.dtype) -> Array:
-    """Log of the norm of all leaves together, in nats."""
+    """Log of the norm of all leaves together, in nats; -inf for zero."""
     near_one, e = graded(*x)
     leaves = jax.tree.leaves(near_one)
     squares = jnp.stack([jnp.sum(leaf**2).astype(dtype) for leaf in leaves])

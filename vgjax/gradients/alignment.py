@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _checks
-from vgjax._linalg import matmul
+from vgjax._linalg import angle_to_span, matmul
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, frozen_loss
 from vgjax.gradients._unrolled import graded, unroll
 from vgjax.jacobians import advance_with_jacobian
 from vgjax.products import identity, log_svd, push
+from vgjax.theory.powers import principal_left_space
 from vgjax.trajectories import first, flat_step, prepare
 
 
@@ -46,7 +47,8 @@ def alignment(
     - ``right_singular``: $\delta_{T-k}$ and the leading right singular vector: the
       direction that all gradients end up in;
     - ``eigen``: $\delta_{T-k}$ and the leading left eigenvector of the step Jacobian
-      $J_{T-k+1}$ that it has just come through, or the plane of a complex pair.
+      $J_{T-k+1}$ that it has just come through, or the plane of a complex pair, or the
+      space of several of equal modulus (`vgjax.theory.principal_left_space`).
 
     In a linear network $\Phi$ is a power of W and back-propagation the power method:
     the tangent of ``eigen`` falls as $|\lambda_2/\lambda_1|^k$.
@@ -64,7 +66,7 @@ def alignment(
       `Alignment` with R = T // every rows: lags (R,), steps; three angles (R,), radians
       from 0 to pi/2, small ones right to round-off. NaN where the gradient is exactly
       zero: where the loss does not read the last state, or a step annihilates it. An
-      angle with one of several equally large directions means nothing.
+      angle with one of several equally large singular vectors means nothing.
 
     Raises:
       ValueError: as `cotangents` does; `every` outside 1..T.
@@ -113,8 +115,10 @@ def _alignment(frozen, weights, carry, inputs, T, reading, arrays, every):
         # Of Phi^T: left and right are exchanged.
         svd = log_svd(product)
         left, right = svd.right[:, :1], svd.left[:, :1]
-        angles = _angle(start, left), _angle(here, right), _angle(here, _leading(J))
-        return carry, angles
+        directions = (start, left), (here, right), (here, principal_left_space(J))
+        angles = [angle_to_span(*pair) for pair in directions]
+        is_lost = jnp.any(jnp.isnan(here))
+        return carry, tuple(jnp.where(is_lost, jnp.nan, angle) for angle in angles)
 
     def blocks(a):
         a = a[::-1][: T // every * every]
@@ -130,21 +134,3 @@ def _alignment(frozen, weights, carry, inputs, T, reading, arrays, every):
 def _unit(x: Array) -> Array:
     x, _ = graded(x)
     return x / jnp.sqrt(jnp.sum(x**2))  # NaN of zero
-
-
-def _angle(x: Array, basis: Array) -> Array:
-    """Angle between a unit vector and the span of orthonormal or zero columns."""
-    along = matmul(x, basis)
-    # The arc cosine would lose half the digits of a small angle.
-    across = x - matmul(basis, along)
-    return jnp.arctan2(jnp.sqrt(jnp.sum(across**2)), jnp.sqrt(jnp.sum(along**2)))
-
-
-def _leading(J: Array) -> Array:
-    """Leading left eigenvector of a matrix, or the plane of a pair, as columns."""
-    values, vectors = jnp.linalg.eig(J.T)
-    lead = jnp.argmax(jnp.abs(values))
-    vector = vectors[:, lead]
-    Q, _ = jnp.linalg.qr(jnp.stack([vector.real, vector.imag], axis=1))
-    pair = jnp.stack([jnp.ones_like(lead, bool), values[lead].imag != 0])
-    return jnp.where(pair[None, :], Q, 0)

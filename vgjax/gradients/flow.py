@@ -15,7 +15,7 @@ from vgjax.gradients._unrolled import (
     Graded,
     Unrolled,
     graded,
-    log_norm,
+    log_norm_of_all,
     pulls,
     unroll,
 )
@@ -57,7 +57,12 @@ def gradient_flow(
       of $s_{t-1}$, so the diagonal is -inf and row t begins at s = t - 1. What the loss
       reads of the initial state appears nowhere. One pass back carries the T
       cotangents, each with an integer for its scale: any number of steps is safe, at
-      O(T^2) work and no memory of order T^2 but the result.
+      O(T^2) work and no memory of order T^2 but the result. A direct cotangent that is
+      subnormal counts as zero.
+
+    Source:
+      Pascanu, Mikolov & Bengio, ICML (2013), equations 4 and 5, the factors that
+      transport an error from step t back to step s.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -78,24 +83,29 @@ def _gradient_flow(frozen, weights, carry, inputs, T, reading, arrays):
     back = pulls(frozen, weights, carry, inputs)
     N, dtype = unrolled.before.state.shape[1], unrolled.before.state.dtype
 
-    def earlier(rows: Graded, row_and_time):
-        row, t = row_and_time
+    # Written into the result as it comes: stacked by the scan, it would have to be
+    # transposed, which takes another T^2 numbers.
+    def earlier(rows_and_found, row_and_time):
+        (rows, found), (row, t) = rows_and_found, row_and_time
         state, e = graded(row.read.values.state, row.read.exponent)
         rows = _set_row(rows, t, state, e)
-        norms = jax.vmap(log_norm, in_axes=(0, 0, None))(*rows, dtype)
+        norms = jax.vmap(lambda row: log_norm_of_all(row, dtype))(rows)
+        found = found.at[:, t].set(norms)
 
         pull = back.one(row.before, row.inputs)
         unread = jax.tree.map(jnp.zeros_like, row.read.values.outputs)
         states = jax.vmap(lambda state: pull(Cotangent(state, unread))[1])(rows.values)
+        # Rows of later steps are zero, and stay it where a Jacobian is NaN.
+        states = jnp.where((rows.exponent == ZERO)[:, None], 0, states)
         rows = jax.vmap(graded)(states, rows.exponent)
         # The row that is read here brings its outputs with it.
         state, e = graded(pull(row.read.values)[1], row.read.exponent)
-        return _set_row(rows, t, state, e), norms
+        return (_set_row(rows, t, state, e), found), None
 
     none = Graded(jnp.zeros((T, N), dtype), jnp.full(T, ZERO, jnp.int32))
     xs: tuple[Unrolled, Array] = (unrolled, jnp.arange(T))
-    _, norms = jax.lax.scan(earlier, none, xs, reverse=True)
-    return norms.T
+    nothing = jnp.full((T, T), -jnp.inf, dtype)
+    return jax.lax.scan(earlier, (none, nothing), xs, reverse=True)[0][1]
 
 
 def _set_row(rows: Graded, t: Array, state: Array, e: Array) -> Graded:

@@ -15,9 +15,8 @@ from vgjax.gradients._unrolled import (
     Graded,
     at_level,
     graded,
-    is_parameter,
-    log_norm,
     log_norm_of_all,
+    parameter_names,
     pulls,
     unroll,
 )
@@ -64,8 +63,8 @@ def lag_contributions(
 
     Returns:
       `LagContributions`: lags (T,); log_norm (T,) and, for each leaf, by its path as of
-      `jax.tree_util.keystr`, log_norms (T,): nats, -inf for a part that is exactly
-      zero; fraction (T,), $\langle G_0 + \dots + G_k, G \rangle / \|G\|^2$, which ends
+      `jax.tree_util.keystr`, log_norms (T,): nats, -inf for a part that is zero;
+      fraction (T,), $\langle G_0 + \dots + G_k, G \rangle / \|G\|^2$, which ends
       at 1 and may leave [0, 1] on the way, NaN where the gradient G is zero; gradient,
       the leaves of G, which read 0 or infinity outside the range of the dtype.
 
@@ -74,12 +73,16 @@ def lag_contributions(
       TypeError: as `cotangents` does; the step returns complex outputs.
 
     Notes:
-      Any number of steps, vanishing or exploding, reads a finite norm: the scale of
-      every cotangent is an integer. A direct cotangent that is subnormal counts as
-      zero. Where the loss reads the last step alone, this costs three backward passes,
-      O(T); otherwise T passes through all steps at once, O(T^2) work and O(T) memory.
-      Under `jax.vmap` one member of the batch that reads an earlier step makes all pay
-      for it. The initial carry is no parameter.
+      Any number of steps, vanishing or exploding, reads a finite norm: every cotangent
+      carries its scale as a power of two. It is one for all N numbers: what is smaller
+      than the largest by the range of the dtype, 708 nats (float32: 87), counts as
+      zero, and a leaf that nothing else reaches reads -inf. A direct cotangent that is
+      subnormal counts as zero too.
+
+      Where the loss reads the last step alone, this costs three backward passes, O(T);
+      otherwise T passes through all steps at once, O(T^2) work and O(T) memory. Under
+      `jax.vmap` one member of the batch that reads an earlier step makes all pay for
+      it. The initial carry is no parameter.
 
     Source:
       Bengio, Simard & Frasconi, IEEE Trans. Neural Networks 5, 157 (1994); Pascanu,
@@ -109,20 +112,6 @@ def lag_contributions(
     )
 
 
-def parameter_names(step: Step) -> list[str]:
-    """Paths of the parameters of a step, which must have some."""
-    leaves = jax.tree_util.tree_leaves_with_path(step)
-    names = [jax.tree_util.keystr(path) for path, leaf in leaves if is_parameter(leaf)]
-    if not names:
-        msg = (
-            "Argument `step` must have floating arrays among its leaves, its "
-            "parameters, but has none; vgjax.cells.from_function gives them to a "
-            "function."
-        )
-        raise ValueError(msg)
-    return names
-
-
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def _lag_contributions(frozen, weights, carry, inputs, T, reading, arrays):
     unrolled = unroll(frozen, weights, carry, inputs, T, reading, arrays)
@@ -133,7 +122,9 @@ def _lag_contributions(frozen, weights, carry, inputs, T, reading, arrays):
 
     def measure(part: Graded):
         part = graded(*part)
-        norms = [log_norm(leaf, part.exponent, dtype) for leaf in part.values]
+        norms = [
+            log_norm_of_all(Graded(leaf, part.exponent), dtype) for leaf in part.values
+        ]
         along = _inner(part.values, gradient.values, dtype) / square
         along = scaled(along, part.exponent - gradient.exponent)
         return log_norm_of_all(part, dtype), norms, along

@@ -8,18 +8,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax import _checks
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.gradients._loss import Loss, frozen_loss
+from vgjax.gradients._loss import Loss, as_cotangents, frozen_loss
 from vgjax.gradients._parts import over_lags
 from vgjax.gradients._unrolled import (
     Graded,
     at_level,
     log_norm_of_all,
+    parameter_names,
     pulls,
     unroll,
 )
-from vgjax.gradients.lags import parameter_names
 from vgjax.trajectories import freeze, prepare
 
 
@@ -84,10 +83,9 @@ def signal_to_noise(
       >>> found.ratio.round(2)
       Array([3.33, 4.  ,  inf], dtype=float32)
     """
-    loss = loss if callable(loss) else _checks.array(loss, "loss")
+    loss = loss if callable(loss) else as_cotangents(loss)
     reading, arrays = freeze(loss)
-    for name, tree in (("carry", carry), ("inputs", inputs), ("loss", arrays)):
-        _check_batch(tree, name, carry)
+    _check_batch(carry=carry, inputs=inputs, loss=loss if callable(loss) else arrays[0])
     prepared = prepare(step, _member(carry), _member(inputs), length)
     parameter_names(step)
     reading, _ = frozen_loss(reading.thawed(_member(arrays)), prepared)
@@ -98,17 +96,24 @@ def signal_to_noise(
     return SignalToNoise(jnp.arange(prepared.T, dtype=jnp.int32), *found)
 
 
-def _check_batch(tree: Any, name: str, carry: Carry) -> None:
-    B = next((jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(carry)), ())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        found = jnp.shape(leaf)
-        if not (found[:1] == B and B and B[0] >= 2):
+def _check_batch(**trees: Any) -> None:
+    """Refuse leaves that do not have the batch of the first of them in front."""
+    B = None
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
+        if callable(leaf):  # a loss without arrays
+            continue
+        (name, *inside), found = path, jnp.shape(leaf)
+        members = found[0] if found else 0
+        fits = members >= 2 if B is None else members == B
+        if not fits:
+            wanted = "at least 2" if B is None else f"B = {B}"
             msg = (
-                f"Argument `{name}{jax.tree_util.keystr(path)}` must have the batch, "
-                f"at least two members and as many as `carry`, along its leading axis, "
-                f"but has shape {found}."
+                f"Argument `{name.key}{jax.tree_util.keystr(tuple(inside))}` must have "
+                f"the batch, {wanted} members, along its leading axis, but has shape "
+                f"{found}."
             )
             raise ValueError(msg)
+        B = members
 
 
 def _member(batch: Any) -> Any:

@@ -8,7 +8,7 @@ comparison of two things.
 | `eigenvalues` | of a matrix W and its powers: `eigenvalues`, `eigenvalue_rates`, |
 | | `power_spectrum`, `mode_amplitudes` |
 | `powers` | the power method: `power_method_rate`, `power_method_angles`, |
-| | `gelfand_rates`, `eigenvector_condition` |
+| | `principal_left_space`, `gelfand_rates`, `eigenvector_condition` |
 | `nonnormality` | growth beyond eigenvalues: `henrici_departure`, `numerical_radius`, |
 | | `pseudospectral_radius`, `kreiss_constant`, `transient_growth` |
 | `memory` | of a linear network for its input: `fisher_memory` |
@@ -55,6 +55,7 @@ from vgjax.theory.powers import eigenvector_condition as eigenvector_condition
 from vgjax.theory.powers import gelfand_rates as gelfand_rates
 from vgjax.theory.powers import power_method_angles as power_method_angles
 from vgjax.theory.powers import power_method_rate as power_method_rate
+from vgjax.theory.powers import principal_left_space as principal_left_space
 from vgjax.theory.random_matrices import circular_law as circular_law
 from vgjax.theory.random_matrices import gaussian_product_edge as gaussian_product_edge
 from vgjax.theory.random_matrices import (

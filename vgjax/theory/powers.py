@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax._linalg import exponent, matmul, scaled
+from vgjax._linalg import angle_to_span, exponent, matmul, scaled
 from vgjax.theory._arguments import square, static_steps
 from vgjax.theory.eigenvalues import eigenvalue_rates, power_spectrum
 from vgjax.theory.nonnormality import henrici_departure
@@ -171,23 +171,48 @@ def power_method_angles(
 
 @jax.jit
 def _angles(W: Array, vector: Array, steps: Array) -> Array:
-    space = _principal_space(W)
+    space = principal_left_space(W)
 
     def record(x, more):
         x = jax.lax.fori_loop(0, more, lambda _, x: _near_one(matmul(x, W)), x)
-        inside = matmul(x, space)
-        # By the sine: the cosine of a small angle is 1.
-        outside = jnp.linalg.norm(x - matmul(space, inside))
-        inside = jnp.linalg.norm(inside)
-        angle = jnp.arctan2(outside, inside)
-        return x, jnp.where(outside + inside > 0, angle, jnp.nan)
+        return x, angle_to_span(x, space)
 
     more = jnp.diff(steps, prepend=jnp.zeros(1, steps.dtype))
     return jax.lax.scan(record, _near_one(vector), more)[1]
 
 
-def _principal_space(W: Array) -> Array:
-    """(N, N), an orthonormal basis of the principal left space, then zero columns."""
+def principal_left_space(W: Float[Array, "N N"]) -> Float[Array, "N N"]:
+    r"""Return the space that back-propagation through equal steps ends up in.
+
+    The real span of the left eigenvectors, $w^T W = \lambda w^T$, of the largest
+    eigenvalue; of both of a complex pair; and of all that have the largest modulus.
+
+    Args:
+      W: (N, N), float32 or float64.
+
+    Returns:
+      (N, N), an orthonormal basis in the first columns, then zeros: one column for a
+      single real eigenvalue, two for a pair. NaN if W has no eigenvalue but 0, and if
+      it has a NaN or an infinity.
+
+    Raises:
+      ValueError: `W` is not a square matrix.
+      TypeError: `W` is not float32 or float64.
+
+    Notes:
+      Moduli within a factor 1 - sqrt(eps) of the largest count as the largest. Costs
+      O(N^3); no TPU rule in JAX.
+
+    Source:
+      Golub & Van Loan, Matrix Computations (2013), section 7.3.1.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> principal_left_space(jnp.diag(jnp.array([0.5, 2.0])))
+      Array([[0., 0.],
+             [1., 0.]], dtype=float32)
+    """
+    W = square(W)
     values, V = jnp.linalg.eig(W.T)
     rates = jnp.log(jnp.abs(values))
     leads = _leading(rates - jnp.max(rates))
