@@ -89,6 +89,8 @@ def test_bounds_are_in_logs_where_numbers_are_too_large_or_small(dtype):
         found = theory.pascanu_bound(W, 1.0, [1, 10_000])
         expected = np.array([1, 10_000]) * power * np.log(10)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+    tiny = theory.pascanu_bound(jnp.eye(2, dtype=dtype), 1e-50, [1])
+    np.testing.assert_allclose(tiny, -50 * np.log(10), rtol=1e-6)
     assert theory.pascanu_bound(0 * W, 1.0, [3])[0] == -np.inf
     bad = W.at[0, 0].set(jnp.nan)
     assert np.isnan(theory.pascanu_bound(bad, 1.0, [3])).all()
@@ -112,6 +114,7 @@ def test_bounds_run_under_jit_and_vmap(dtype):
         ("slope_bound", ("swish",), ValueError, "`activation` must be one of .*'silu'"),
         ("vanishing_gain", (1,), ValueError, "`activation` must be one of"),
         ("pascanu_bound", (jnp.ones(2), 1.0, [1]), ValueError, r"`W` .* \(N, N\)"),
+        ("must_vanish", (None, 1.0), TypeError, "`W` must be an array, .* is NoneType"),
         ("pascanu_bound", (jnp.eye(2), 0.0, [1]), ValueError, "`gamma` must be"),
         ("pascanu_bound", (jnp.eye(2), 1.0, [0]), ValueError, "`steps`"),
         ("must_vanish", (jnp.eye(2, dtype=int), 1.0), TypeError, "`W` must be real"),

@@ -167,6 +167,11 @@ def test_nan_breaks_every_law_and_so_do_more_steps_than_factors(dtype):
     assert rows["determinant"].all()
     assert rows["horn"].all()
     assert rows["order"][0]
+    # An index of -1 would be the last row.
+    laws = theory.check_laws(spectrum([0, 1], np.zeros((2, N)), dtype), matrices)
+    assert np.isnan(laws.determinant[0])
+    assert np.isnan(laws.horn[0]).all()
+    assert np.isfinite(laws.horn[1]).all()
 
 
 def test_the_same_under_jit_and_vmap(dtype, slack):
@@ -201,6 +206,18 @@ INTEGERS = GOOD._replace(log_singular_values=np.zeros((2, N), np.int32))
             "`log_abs_eigenvalues`",
         ),
         ((GOOD, jnp.ones((3, N, N), int)), {}, TypeError, "`jacobians` must be real"),
+        (
+            (GOOD._replace(steps=np.array([1.0, 2.0])), SINGLE),
+            {},
+            TypeError,
+            "`spectrum.steps` must be whole numbers",
+        ),
+        (
+            (GOOD, SINGLE),
+            {"log_abs_eigenvalues": np.zeros((2, N), np.int32)},
+            TypeError,
+            "`log_abs_eigenvalues` must have dtype float32",
+        ),
         (
             (INTEGERS, SINGLE),
             {},

@@ -1,3 +1,4 @@
+import jax
 import mpmath
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_the_variance_of_the_next_layer_is_the_integral(name, q):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("q", [1e-6, 0.3, 4.0, 1e4])
+@pytest.mark.parametrize("q", [1e-12, 1e-6, 0.3, 4.0, 1e4, 1e8])
 def test_the_mean_squared_slope_is_the_integral(name, q):
     found = OVERLAPS[name].slope_overlap(q, 0.0)
     np.testing.assert_allclose(found, float(mean(SLOPE[name], q)), rtol=1e-12)
@@ -82,6 +83,18 @@ def test_the_overlap_of_two_correlated_signals_is_the_integral(name, gap):
     whole = (both * phi(u) ** 2 * np.ones_like(v)).sum()
     found = OVERLAPS[name].lost(q, gap)
     np.testing.assert_allclose(found, whole - kept, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf", "hard_tanh"])
+@pytest.mark.parametrize("q", [0.1, 3.0, 300.0])
+def test_nearly_equal_signals_lose_what_the_slope_says_and_no_digits(name, q):
+    of = OVERLAPS[name]
+    for gap in (1e-14, 1e-11):
+        lost = of.lost(q, gap) / (q * gap)
+        # A kink makes corrections of the root of the gap, as large as q is.
+        np.testing.assert_allclose(lost, of.slope_overlap(q, 0.0), rtol=2e-4)
+    if name != "hard_tanh":
+        np.testing.assert_allclose(lost, of.slope_overlap(q, 0.0), rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -121,6 +134,8 @@ def test_exponents_of_a_wide_random_network_are_those_of_the_reference():
     np.testing.assert_allclose(found, expected, rtol=0, atol=6e-7)
     quiet = theory.leading_exponent(np.array([0, 0.5, 1]))
     np.testing.assert_array_equal(quiet, [-np.inf, np.log(0.5), 0])
+    tiny = theory.leading_exponent(1e-200)
+    np.testing.assert_allclose(tiny, -200 * np.log(10), rtol=1e-14)
 
 
 @pytest.mark.parametrize("gain", [1.1, 2.0, 50.0])
@@ -169,7 +184,12 @@ def test_without_bias_chaos_forgets_all_correlation():
     # c* = 0, where the slope is sigma_w^2 (E phi')^2.
     gain = 2.0
     q = theory.fixed_point("tanh", weight_gain=gain)
-    slope = gain**2 * float(OVERLAPS["tanh"].slope_overlap(q, 1.0))
+    assert abs(q - 2.121473568203) < 1e-11
+    with mpmath.workdps(25):
+        mean = mpmath.quad(
+            lambda z: SLOPE["tanh"](mpmath.sqrt(q) * z) * mpmath.npdf(z), [-12, 0, 12]
+        )
+    slope = gain**2 * float(mean) ** 2
     found = theory.depth_scales("tanh", weight_gain=gain).correlation
     np.testing.assert_allclose(found, -1 / np.log(slope), rtol=1e-12)
 
@@ -226,6 +246,10 @@ def test_numbers_come_back_as_floats_and_arrays_in_their_shape():
         ),
         (lambda: theory.leading_exponent("2"), "`gain` must be finite"),
         (
+            lambda: theory.chi("tanh", weight_gain=np.ones(2), bias_std=np.ones(3)),
+            r"`weight_gain`, `bias_std` must have shapes that .* have \(2,\), \(3,",
+        ),
+        (
             lambda: theory.variance_map([1.0, -1.0], "tanh", weight_gain=1.0),
             "`q` must be finite and at least 0",
         ),
@@ -234,3 +258,8 @@ def test_numbers_come_back_as_floats_and_arrays_in_their_shape():
 def test_wrong_numbers_are_refused_by_name(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_traced_numbers_are_refused_by_name():
+    with pytest.raises(TypeError, match="`gain` must be concrete, .* but is traced"):
+        jax.jit(theory.leading_exponent)(2.0)

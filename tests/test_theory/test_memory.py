@@ -35,6 +35,24 @@ def test_memory_of_a_normal_network_is_one_in_all():
 
 
 @pytest.mark.float64
+def test_memory_is_never_negative_and_nan_where_it_cannot_be_told():
+    rng = np.random.default_rng(4)
+    v = np.eye(28)[0]
+    for _ in range(40):
+        W = np.triu(rng.standard_normal((28, 28)), 1)
+        found = theory.fisher_memory(W, rng.standard_normal(28), 20)
+        assert np.isnan(found).all() or (found >= 0).all()
+    Q = systems.orthogonal(rng, 28)
+    shift = np.eye(28, k=-1)
+    assert np.isnan(theory.fisher_memory(1e12 * shift, v, 28)).all()  # C overflows
+    assert np.isnan(theory.fisher_memory(9 * Q @ shift @ Q.T, v, 28)).all()  # cond(C)
+    # The same network with its units apart keeps what that mixing lost.
+    assert np.isfinite(theory.fisher_memory(9 * shift, v, 28)).all()
+    assert np.isnan(theory.fisher_memory(np.eye(28), v, 2)).all()
+    assert np.isnan(theory.fisher_memory(np.nan * np.eye(28), v, 2)).all()
+
+
+@pytest.mark.float64
 def test_state_and_not_its_transpose_is_what_remembers():
     W = np.array([[0.0, 0.0], [2.0, 0.5]])
     C = sum(

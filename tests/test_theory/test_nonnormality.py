@@ -67,6 +67,18 @@ def test_departure_of_a_normal_matrix_is_round_off_not_its_root(make, dtype, tol
     assert found < tolerance(1e-14, 1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_departure_is_proportional_where_squares_leave_the_range(
+    size, dtype, tolerance
+):
+    W = size * jnp.eye(5, k=1, dtype=dtype)
+    found = theory.henrici_departure(W)
+    np.testing.assert_allclose(found, 2 * size, rtol=tolerance(1e-14, 1e-6))
+    sheared = size * jnp.asarray([[1.0, 3.0], [0.0, 0.5]], dtype)
+    condition = theory.eigenvector_condition(sheared)
+    np.testing.assert_allclose(condition, 12.0828, rtol=1e-4)
+
+
 def test_departure_runs_under_jit_and_vmap(dtype, tolerance):
     W = jnp.asarray(np.stack([SHIFT, 2 * SHIFT]), dtype)
     found = jax.jit(jax.vmap(theory.henrici_departure))(W)
@@ -210,6 +222,26 @@ def test_kreiss_constant_is_the_largest_excess_of_pseudospectra(seed):
         lambda x: -excess(x), bounds=(at - 0.2, at + 0.2), options={"xatol": 1e-7}
     )
     np.testing.assert_allclose(theory.kreiss_constant(W), -peak.fun, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("gap", "rtol"), [(1e-2, 1e-9), (1e-6, 1e-8)])
+def test_kreiss_constant_of_a_shear_near_the_circle_is_known_on_paper(gap, rtol):
+    b = 3.0
+    with mpmath.workdps(60):
+        # The height above, with d = 1 - a: largest at x = b^2 d / 2 / (b^2 / 4 - d^2).
+        d, c = 1 - mpmath.mpf(1 - gap), mpmath.mpf(b) / 2
+        x = 2 * c**2 * d / (c**2 - d**2)
+        expected = float((x - d) / (mpmath.sqrt(x**2 + c**2) - c))
+    found = theory.kreiss_constant(np.array([[1 - gap, b], [0, 1 - gap]]))
+    np.testing.assert_allclose(found, expected, rtol=rtol)
+
+
+def test_kreiss_constant_of_a_double_unit_eigenvalue_is_that_of_both():
+    # Projector [[1, Y], [0, 0]] on two dimensions: its norm is sqrt(1 + |Y|^2).
+    W = np.array([[1.0, 0.0, 0.9], [0.0, 1.0, 0.6], [0.0, 0.0, 0.25]])
+    Y = np.array([0.9, 0.6]) / 0.75
+    found = theory.kreiss_constant(W)
+    np.testing.assert_allclose(found, np.sqrt(1 + Y @ Y), rtol=1e-9)
 
 
 def test_kreiss_constant_at_the_circle_is_the_norm_of_the_projector():

@@ -106,6 +106,9 @@ def test_degenerate_matrices_read_as_documented(dtype):
     assert np.isnan(theory.power_method_rate(zero))
     assert np.isnan(theory.power_method_angles(zero, ones, [1, 2])).all()
     assert theory.gelfand_rates(zero, [1, 10, 1000])[0] == -np.inf
+    nilpotent = jnp.eye(3, k=1, dtype=dtype)
+    found = theory.power_method_angles(nilpotent, jnp.ones(3, dtype), [1, 2, 3])
+    assert np.isnan(found).all()
     bad = alone.at[0, 1].set(jnp.nan)
     assert np.isnan(theory.power_method_rate(bad))
     assert np.isnan(theory.eigenvector_condition(bad))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
@@ -13,7 +12,7 @@ from vgjax import _checks
 
 def square(W: Any) -> Array:
     """Return W as a square array of floats, or refuse it."""
-    W = jnp.asarray(W)
+    W = _checks.array(W, "W")
     _checks.shape(W, "W", "N N")
     _checks.real_floating(W, "W")
     return W
@@ -21,12 +20,7 @@ def square(W: Any) -> Array:
 
 def host_square(W: Any) -> np.ndarray:
     """Return a concrete W as a square array of float64."""
-    if isinstance(W, Tracer):
-        msg = (
-            "Argument `W` must be concrete, outside of `jit` and `vmap`, but is traced."
-        )
-        raise TypeError(msg)
-    W = np.asarray(W)
+    W = concrete(W, "W")
     _checks.shape(W, "W", "N N")
     _checks.real_floating(W, "W")
     return W.astype(float)
@@ -34,7 +28,7 @@ def host_square(W: Any) -> np.ndarray:
 
 def static_steps(steps: Any) -> np.ndarray:
     """Return concrete steps, (R,), increasing, if they fit 32 bits."""
-    found = np.asarray(steps)
+    found = concrete(steps, "steps")
     _checks.shape(found, "steps", "R")
     if found.dtype.kind not in "iu":
         msg = f"Argument `steps` must be whole numbers, but has dtype {found.dtype}."
@@ -51,17 +45,47 @@ def static_steps(steps: Any) -> np.ndarray:
 
 def nonnegative(x: Any, name: str) -> np.ndarray:
     """Return concrete numbers as an array of float64, or refuse them."""
-    found = np.asarray(x)
+    found = concrete(x, name)
     if found.dtype.kind not in "iuf" or not np.all(np.isfinite(found) & (found >= 0)):
         msg = f"Argument `{name}` must be finite and at least 0, but is {x!r}."
         raise ValueError(msg)
     return found.astype(float)
 
 
+def concrete(x: Any, name: str) -> np.ndarray:
+    """Return x as an array of NumPy, and refuse what `jit` or `vmap` trace."""
+    if isinstance(x, Tracer):
+        msg = (
+            f"Argument `{name}` must be concrete, outside of `jit` and `vmap`, but is "
+            f"traced."
+        )
+        raise TypeError(msg)
+    try:
+        return np.asarray(x)
+    except ValueError:
+        msg = (
+            f"Argument `{name}` must be an array, or a list of equal shapes, but is "
+            f"{type(x).__name__}."
+        )
+        raise TypeError(msg) from None
+
+
 def each(f: Callable[..., Any], **numbers: Any) -> Any:
     """Return f at each of the numbers, broadcast against each other."""
     arrays = [nonnegative(x, name) for name, x in numbers.items()]
+    together(**dict(zip(numbers, arrays, strict=True)))
     return plain(np.vectorize(f, otypes=[float])(*arrays))
+
+
+def together(**arrays: np.ndarray) -> None:
+    """Refuse arrays that do not broadcast against each other."""
+    try:
+        np.broadcast_shapes(*(a.shape for a in arrays.values()))
+    except ValueError:
+        names = ", ".join(f"`{name}`" for name in arrays)
+        shapes = ", ".join(str(a.shape) for a in arrays.values())
+        msg = f"Arguments {names} must have shapes that broadcast, but have {shapes}."
+        raise ValueError(msg) from None
 
 
 def plain(x: np.ndarray) -> Any:

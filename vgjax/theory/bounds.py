@@ -101,7 +101,7 @@ def pascanu_bound(
       inputs and biases; the bound is reached by orthogonal W and linear units.
 
     Source:
-      Pascanu, Mikolov & Bengio, ICML (2013), section 2.1 and supplement.
+      Pascanu, Mikolov & Bengio, ICML (2013), equations 6 and 7, and supplement.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -160,7 +160,9 @@ def can_explode(W: Float[Array, "N N"], gamma: float | Array) -> Bool[Array, ""]
 
 def _log_growth(W: Array, gamma: float | Array) -> Array:
     """log(gamma sigma_max(W)), whatever the size of W."""
-    gamma = jnp.asarray(_checks.positive(gamma, "gamma"), W.dtype)
+    gamma = _checks.positive(gamma, "gamma")
+    log = jnp.log if isinstance(gamma, Array) else math.log  # float32 may be too short
     e = exponent(jnp.max(jnp.abs(W)))
     largest = jnp.log(jnp.linalg.norm(scaled(W, -e), 2))
-    return largest + e.astype(W.dtype) * math.log(2) + jnp.log(gamma)
+    log_gamma = jnp.asarray(log(gamma), W.dtype)
+    return largest + e.astype(W.dtype) * math.log(2) + log_gamma

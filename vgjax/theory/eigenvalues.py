@@ -155,8 +155,9 @@ def mode_amplitudes(
       steps: (R,), t: whole numbers from 1 on, strictly increasing; concrete.
 
     Returns:
-      (R, N), nats, the modes in the order of `eigenvalues`. -inf for a mode that is not
-      in the vector or has eigenvalue 0; NaN if W or the vector has a NaN or an
+      (R, N), nats, the modes in the order of `eigenvalues`. -inf for a mode with
+      eigenvalue 0; of one that is not in the vector, -inf or what rounding leaves, some
+      36 nats (float32: 16) below the largest; NaN if W or the vector has a NaN or an
       infinity.
 
     Raises:

@@ -56,12 +56,13 @@ def check_laws(
       rank lost by a factor and by the spectrum alike. -inf on one side only reads
       +-inf: a value lost that no factor annihilates makes ``determinant`` -inf, one
       kept that a factor annihilates makes it +inf. Rows of more steps than there are
-      matrices are NaN, and so is what a NaN touches.
+      matrices, or of fewer than 1, are NaN, and so is what a NaN touches.
 
     Raises:
       ValueError: `jacobians` is not a stack of square matrices, or the spectrum or
         `log_abs_eigenvalues` does not have R rows of N.
-      TypeError: `jacobians` is not float32 or float64, or another dtype than the rest.
+      TypeError: `jacobians` is not float32 or float64, or another dtype than the rest;
+        the steps are not whole numbers.
 
     Notes:
       The laws cannot tell a product from the one in another order of time, unless
@@ -86,7 +87,14 @@ def check_laws(
     dtype = _checks.real_floating(jacobians, "jacobians")
     values = jnp.asarray(spectrum.log_singular_values)
     sizes = _checks.shape(values, "spectrum.log_singular_values", "R N", N=N)
-    _checks.shape(spectrum.steps, "spectrum.steps", "R", R=sizes["R"])
+    steps = jnp.asarray(spectrum.steps)
+    _checks.shape(steps, "spectrum.steps", "R", R=sizes["R"])
+    if not jnp.issubdtype(steps.dtype, jnp.integer):
+        msg = (
+            f"Argument `spectrum.steps` must be whole numbers, but has dtype "
+            f"{steps.dtype}."
+        )
+        raise TypeError(msg)
     _checks.same_dtype(values, "spectrum.log_singular_values", dtype)
     eigen = log_abs_eigenvalues
     if eigen is not None:
@@ -96,7 +104,8 @@ def check_laws(
     # Neither determinants nor singular values change when a factor is transposed.
     factors = jacobians[::-1] if reverse else jacobians
     det, allowed = _of_factors(factors)
-    at = jnp.asarray(spectrum.steps) - 1
+    # Below 0 an index would count from the end.
+    at = jnp.where(steps < 1, len(jacobians), steps - 1)
     det, allowed = (
         jnp.cumsum(x, axis=0).at[at].get(mode="fill", fill_value=jnp.nan)
         for x in (det, allowed)

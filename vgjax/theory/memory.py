@@ -6,11 +6,12 @@ buys a network is memory: a normal one has no more than 1 in all.
 """
 
 import numpy as np
+import scipy.linalg
 from jax import Array
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax.theory._arguments import host_square
+from vgjax.theory._arguments import concrete, host_square
 
 # Doublings: 2^60 steps, after which a radius below one has left nothing.
 _MOST = 60
@@ -32,7 +33,9 @@ def fisher_memory(
     Returns:
       (lags,), per unit of noise variance, float64; not negative. For |v| = 1 their sum
       over all k is 1 if W is normal, and at most N. NaN where the spectral radius is 1
-      or more, and where W or v has a NaN or an infinity.
+      or more; where transients amplify the noise so much that C is beyond float64, or
+      its condition, units of different size apart, beyond 1/eps; and where W or v has a
+      NaN or an infinity.
 
     Raises:
       ValueError: `W` is not a square matrix, `vector` not of shape (N,), or `lags`
@@ -41,7 +44,8 @@ def fisher_memory(
 
     Notes:
       C is summed by doubling, of terms that do not cancel; its condition, which grows
-      with the transients of W, is what digits are lost to. Costs O(N^3).
+      with the transients of W, is what digits are lost to. Costs O(N^3) for each
+      doubling, and O(N^2) for each lag.
 
     Source:
       Ganguli, Huh & Sompolinsky, Proc. Natl. Acad. Sci. 105, 18970 (2008).
@@ -52,8 +56,9 @@ def fisher_memory(
       array([1. , 0.2])
     """
     A = host_square(W)
-    _checks.real_floating(vector, "vector")
-    v = np.asarray(vector, float)
+    v = concrete(vector, "vector")
+    _checks.real_floating(v, "vector")
+    v = v.astype(float)
     _checks.shape(v, "vector", "N", N=len(A))
     lags = _checks.whole(lags, "lags", 1)
     unknown = np.full(lags, np.nan)
@@ -62,17 +67,26 @@ def fisher_memory(
     if np.abs(np.linalg.eigvals(A)).max() >= 1:
         return unknown
     noise = _summed_noise(A)
-    found = []
+    if not np.isfinite(noise).all():
+        return unknown
+    # C >= 1. Its Cholesky factor is right row by row if it is scaled like this.
+    size = np.sqrt(np.diag(noise))
+    even = noise / np.outer(size, size)
+    if np.linalg.cond(even) > 0.1 / np.finfo(float).eps:
+        return unknown
+    factor, found = np.linalg.cholesky(even), []
     for _ in range(lags):
-        found.append(v @ np.linalg.solve(noise, v))
+        part = scipy.linalg.solve_triangular(factor, v / size, lower=True)
+        found.append(part @ part)
         v = A @ v
     return np.array(found)
 
 
 def _summed_noise(W: np.ndarray) -> np.ndarray:
     total, power = np.eye(len(W)), W
-    for _ in range(_MOST):
-        if not power.any():
-            break
-        total, power = total + power @ total @ power.T, power @ power
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(_MOST):
+            if not power.any() or not np.isfinite(total).all():
+                break
+            total, power = total + power @ total @ power.T, power @ power
     return total
