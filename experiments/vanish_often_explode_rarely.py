@@ -32,9 +32,9 @@ Outcome:    at the default configuration all came true but two. The 2nd, narrowl
             Part of it is that with 16 units the rightmost eigenvalues of W are
             inside the disc that the prediction takes for full. Up to the highest gain,
             10 to 20 % of the tanh and LSTM networks go on vanishing. Logistic curves,
-            fitted first, took that for a later flip (1.24 and 1.18; ReLU 1.36, GRU
-            2.23), hence the bins. The 7th was said of all four cells at first, and
-            was true of them; one is left, for the time it takes to compile.
+            fitted first, took that for a later flip, hence the bins. The 7th was said
+            of all four cells at first, and was true of them; one is left, for the time
+            it takes to compile.
 
 Every recurrent matrix has entries N(0, g^2/N), of gated cells each gate one of its own;
 no biases but the forget bias of the LSTM. Networks start at 0 and are driven by weak

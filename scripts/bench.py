@@ -1,12 +1,12 @@
 """What vgjax costs, as ratios to what a user would do instead, and how exact it is.
 
-    scripts/bench               the tables of speed and memory, about ten minutes
+    scripts/bench               the tables of speed and memory, about fifteen minutes
     scripts/bench --accuracy    worst errors beside their bounds, about ten minutes
     scripts/bench --toy         both at toy size, to see that they run
 
-Times, but those of leading spectra, are medians of several warm calls, after
-`block_until_ready`, in one process per setting of OPENBLAS_NUM_THREADS. Only ratios are
-meant to be compared.
+Times are medians of several warm calls, after `block_until_ready`, in one process per
+setting of OPENBLAS_NUM_THREADS; those of leading spectra are first calls. Only ratios
+are meant to be compared.
 """
 
 import argparse

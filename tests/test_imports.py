@@ -121,8 +121,9 @@ def test_experiments_use_public_names_and_nothing_imports_them_or_the_scripts():
         assert roots.isdisjoint({"experiments", "scripts", "tests"}), path
 
 
-def test_oracles_import_nothing_of_ours():
-    source = (ROOT / "tests" / "oracles.py").read_text()
+@pytest.mark.parametrize("name", ["oracles", "gradient_systems", "numpy_cells"])
+def test_oracles_import_nothing_of_ours(name):
+    source = (ROOT / "tests" / f"{name}.py").read_text()
     assert "vgjax" not in {name.split(".")[0] for name in imported(source)}
 
 

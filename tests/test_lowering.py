@@ -98,24 +98,50 @@ PROGRAMS = {
     "pascanu_bound": lambda: of_matrices(
         lambda A: theory.pascanu_bound(A, 1.0, [1, 2]), (H, H)
     ),
+    "eigenvalue_rates": lambda: of_matrices(theory.eigenvalue_rates, (H, H)),
+    "eigenvector_condition": lambda: of_matrices(theory.eigenvector_condition, (H, H)),
+    "henrici_departure": lambda: of_matrices(theory.henrici_departure, (H, H)),
+    "mode_amplitudes": lambda: of_matrices(
+        lambda A: theory.mode_amplitudes(A, A[0], [1, 2]), (H, H)
+    ),
+    "power_spectrum": lambda: of_matrices(
+        lambda A: theory.power_spectrum(A, [1, 2]), (H, H)
+    ),
+    "power_method_rate": lambda: of_matrices(theory.power_method_rate, (H, H)),
+    "can_explode": lambda: of_matrices(lambda A: theory.can_explode(A, 1.0), (H, H)),
+    "entropy": lambda: of_matrices(lyapunov.entropy, (H,)),
     "check_laws": lambda: of_matrices(
         lambda A: theory.check_laws(products.product_spectrum(A), A), (T, H, H)
     ),
 }
 HAS_PRODUCTS = set(PROGRAMS) - {
+    "can_explode",
+    "eigenvector_condition",
+    "entropy",
+    "henrici_departure",
     "growth_rates",
     "kaplan_yorke_dimension",
     "pascanu_bound",
 }
-# JAX has no eigenvectors there.
-NOT_ON_TPU = {"alignment", "power_method_angles"}
+# JAX has no eigenvalues there.
+NOT_ON_TPU = {
+    "alignment",
+    "eigenvalue_rates",
+    "mode_amplitudes",
+    "power_method_angles",
+    "power_method_rate",
+}
+# Calls the host, which JAX lowers only for the platform it is on.
+ON_THE_HOST = {"eigenvector_condition", "henrici_departure"}
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_function_lowers_for(platform, name):
     if platform == "tpu" and name in NOT_ON_TPU:
-        pytest.skip("JAX has no eigenvectors on TPU")
+        pytest.skip("JAX has no eigenvalues on TPU")
+    if platform != "cpu" and name in ON_THE_HOST:
+        pytest.skip("a callback lowers for this platform only")
     program, arguments = PROGRAMS[name]()
     traced = jax.jit(program).trace(*arguments)
     assert traced.lower(lowering_platforms=(platform,)).as_text()
