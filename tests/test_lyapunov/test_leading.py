@@ -236,6 +236,21 @@ def test_nearly_equal_values_converge_at_the_root_of_their_gap():
     assert int(found.sweeps) < np.log(1e9) / (4 * g) / 6
 
 
+@pytest.mark.float64
+def test_a_nonnormal_product_that_loses_digits_says_so():
+    chain = np.broadcast_to(0.5 * np.eye(12) + 10 * np.eye(12, k=1), (30, 12, 12))
+    (exact,) = oracles.log_singular_values(chain, (30,), 300).values()
+    with pytest.warns(RuntimeWarning, match="jacobian_spectrum"):
+        found = of_chain(chain, k=3, max_sweeps=12)
+    off = np.abs(found.log_singular_values - exact[:3])
+    assert off[2] > 1e-5
+    assert not found.converged[2]
+    assert (found.change > 0.1 * off).all()
+    kept = vgjax.products.product_spectrum(jnp.asarray(chain), every=30)
+    kept = kept.log_singular_values[0, :3]
+    np.testing.assert_allclose(kept, exact[:3], atol=1e-10)
+
+
 def outlier(direction, h, x):
     """Shrinks by e each step, and along one direction by a little less."""
     n, excess = direction
@@ -274,7 +289,7 @@ def test_what_overtakes_from_below_round_off_does_not_converge(down, up, T):
     # Found hundreds of nats too large, and the same sweep after sweep.
     x = np.full((2 * T, 12), -0.1) * np.arange(12)
     x[:T, 0], x[T:, 0] = -down, up
-    with pytest.warns(RuntimeWarning, match="1 of 1 leading .* not converged"):
+    with pytest.warns(RuntimeWarning, match="1 of 1 leading .* (lost|not converged)"):
         found = lyapunov.leading_spectrum(
             scaling, jnp.ones(12), jnp.asarray(x), k=1, max_sweeps=20
         )

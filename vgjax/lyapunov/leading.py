@@ -98,8 +98,8 @@ def leading_spectrum(
         is no whole number.
 
     Warns:
-      RuntimeWarning: some values have not converged (under `jit` only the flag says
-        so).
+      RuntimeWarning: some values have not converged in `max_sweeps`, or are settled
+        but not the same there and back (under `jit` only the flag says so).
 
     Notes:
       Each sweep brings value i closer by $(\sigma_{k+9} / \sigma_i)^4$; the values of a
@@ -117,13 +117,13 @@ def leading_spectrum(
 
       ``converged`` also asks that values are the same there and back, since round-off,
       eps times the norm of each Jacobian, is not. In a very non-normal product it can
-      be what values are made of, and so it is of a direction that grows to be the
-      largest after it was 36 nats (float32: 16) below others: such values do not
-      converge. What was smaller by more than the range of the dtype is lost without a
-      trace. Before that, digits are: on 30 steps of 0.5 on the diagonal of a matrix and
-      10 above it the largest of 30 values is 1e-6 off, that of
-      `vgjax.jacobian_spectrum` 4e-15. float32 is not enough for thousands of values
-      within a nat.
+      be what values are made of: with 30 steps of 0.5 on the diagonal of a 12 x 12
+      matrix and 10 above it the largest value is 2e-6 off and the third 4e-3, and both
+      say so; that of `vgjax.jacobian_spectrum` is right to 1e-14. So it is where a
+      direction grows to be the largest after it was 36 nats (float32: 16) below others,
+      and there no method is right. What was below by more than the range of the dtype
+      is lost without a trace. float32 is not enough for thousands of values within a
+      nat.
 
       A sweep costs 2 T products of a Jacobian with k + 8 vectors, three evaluations of
       each step, and factorisations of N (k + 8)^2; of a full space one of p^2 N (k +
@@ -155,11 +155,11 @@ def leading_spectrum(
     if checkpoint_every is not None:
         c = _checks.whole(checkpoint_every, "checkpoint_every", 1, prepared.T)
     found = _leading_spectrum(*prepared, k, lag, min(c, lag), tol, max_sweeps)
-    _warn_of_movement(found)
+    _warn_of_doubt(found, max_sweeps)
     return found
 
 
-def _warn_of_movement(found: LeadingSpectrum) -> None:
+def _warn_of_doubt(found: LeadingSpectrum, max_sweeps: int) -> None:
     converged = found.converged
     if isinstance(converged, Tracer) or bool(converged.all()):
         return
@@ -171,13 +171,21 @@ def _warn_of_movement(found: LeadingSpectrum) -> None:
         )
         warnings.warn(msg, RuntimeWarning, stacklevel=3)
         return
+    change = f"{float(found.change.max()):.1e} nats"
     msg = (
         f"{moving} of {k} leading singular values have not converged in "
-        f"{found.sweeps} sweeps: at the last look they had moved by up to "
-        f"{float(found.change.max()):.1e} nats. They are lower bounds, but for "
-        f"round-off. Raise "
-        f"`max_sweeps` or `tol`, or ask for a `k` that ends at a gap."
+        f"{found.sweeps} sweeps: at the last look they had moved by up to {change}. "
+        f"They are lower bounds, but for round-off. Raise `max_sweeps` or `tol`, ask "
+        f"for a `k` that ends at a gap, or, of a very non-normal product, for "
+        f"`vgjax.jacobian_spectrum`."
     )
+    if found.sweeps < max_sweeps:
+        msg = (
+            f"{moving} of {k} leading singular values are lost in round-off: they "
+            f"differ by up to {change} on the way there and on the way back. "
+            f"`vgjax.jacobian_spectrum` keeps more digits, and float64 more than "
+            f"float32."
+        )
     warnings.warn(msg, RuntimeWarning, stacklevel=3)
 
 
@@ -214,6 +222,7 @@ class _Search(NamedTuple):
 
     found: LeadingSpectrum  # as of the last look, of all of the block
     pace: Array  # (b,) nats, what the look before had changed; inf: not comparable
+    is_settled: Array  # (b,) bool, whether more sweeps would only repeat it
     space: Krylov  # from the block of that look on
     at: Array  # () int32, the block of the space that is swept next; 0 is looked at
     size: Array  # () int32, how many blocks the space is to have
@@ -231,7 +240,8 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
     def is_moving(search: _Search) -> Array:
         found = search.found
         known = ~jnp.any(jnp.isnan(found.log_singular_values))
-        return known & ~jnp.all(found.converged[:k]) & (found.sweeps < max_sweeps)
+        is_settled = jnp.all(search.is_settled[:k])
+        return known & ~is_settled & (found.sweeps < max_sweeps)
 
     def advance(search: _Search) -> _Search:
         there, svd = sweep(_krylov.block_at(search.space, search.at, b))
@@ -249,7 +259,7 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
     space = _krylov.space_of(basis, most)
     first_size = jnp.int32(min(most, _krylov.FEWEST))
     at, collects = jnp.int32(0), jnp.zeros((), bool)
-    search = _Search(start, unknown, space, at, first_size, collects)
+    search = _Search(start, unknown, never, space, at, first_size, collects)
     return jax.lax.while_loop(is_moving, advance, search).found
 
 
@@ -273,17 +283,21 @@ def _looked(
     to_come = jnp.where(is_falling, change * ratio / (1 - ratio), jnp.inf)
     eps = float(jnp.finfo(values.dtype).eps)
     noise = jnp.where(jnp.isfinite(values), _ULPS * eps * (1 + jnp.abs(values)), 0)
-    converged = (change <= noise) | (change + to_come <= jnp.maximum(tol, noise))
+    is_settled = (change <= noise) | (change + to_come <= jnp.maximum(tol, noise))
     # Values rise from look to look, and those there are between: so these can be apart
     # by more than the change only if round-off grew to be what they are made of.
     apart = jnp.where(values == there, 0, jnp.abs(values - there))
     is_lost = ~(apart <= change + jnp.maximum(tol, noise) + roundoff)
-    change = jnp.where(is_lost, jnp.maximum(apart, change), change)
-    converged = converged & ~is_lost
-    sweeps = search.found.sweeps
-    found = LeadingSpectrum(values, left, right, change, converged, sweeps)
+    found = LeadingSpectrum(
+        values,
+        left,
+        right,
+        change=jnp.where(is_lost, jnp.maximum(apart, change), change),
+        converged=is_settled & ~is_lost,
+        sweeps=search.found.sweeps,
+    )
 
-    crawls = jnp.isfinite(search.pace) & ~converged & (ratio > _CRAWL)
+    crawls = jnp.isfinite(search.pace) & ~is_settled & (ratio > _CRAWL)
     # In the space there is one scale for all, and the smallest must have digits left.
     is_even = values[0] - values[-1] < -math.log(eps) / 3
     collects = (search.collects | jnp.any(crawls[:k])) & is_even
@@ -291,7 +305,7 @@ def _looked(
     pace = jnp.where(collects == search.collects, change, jnp.inf)
     more = search.collects & jnp.any(crawls[:k])
     size = jnp.minimum(jnp.where(more, 2, 1) * search.size, most)
-    return _Search(found, pace, search.space, search.at, size, collects)
+    return _Search(found, pace, is_settled, search.space, search.at, size, collects)
 
 
 def _with_next_block(search: _Search, right: Array, most: int) -> _Search:
