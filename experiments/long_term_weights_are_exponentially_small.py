@@ -261,70 +261,108 @@ def share_in_the_dark(relative: np.ndarray) -> float:
 
 def check(measured: dict[str, Any], config: Config) -> list[Expectation]:
     """Compare what was measured with what the docstring expects."""
-    cells = config.cells
-    before, after = ({c: measured[c][when] for c in cells} for when in WHEN)
-    both = (before, after)
-    gap = [{c: of[c]["slope"] - of[c]["predicted_slope"] for c in cells} for of in both]
-    most = [{c: np.median(of[c]["most"]) for c in cells} for of in both]
-    ratio = [{c: of[c]["ratio"][-1] / of[c]["ratio"][0] for c in cells} for of in both]
-    dark = [{c: share_in_the_dark(of[c]["flow"]) for c in cells} for of in both]
-    explained = {c: before[c]["explained"] for c in cells}
-    slopes = [{c: of[c]["slope"] for c in cells} for of in both]
-    twice = {c: -2 * np.log(10) / slopes[0][c] for c in cells}
-    hides = {c: before[c]["hidden"] for c in cells}
-    signal = {c: before[c]["signal_slope"] for c in cells}
-
-    def everywhere(holds):
-        return bool(all(holds(c) for c in cells))
-
     return [
-        Expectation(
-            "1. before training the parts fall on a line: 95 % of the variance",
-            everywhere(lambda c: explained[c] >= 0.95),
-            listed(explained, ".2%"),
-        ),
-        Expectation(
-            "2. slope within 0.05 nats per step of the leading singular value's",
-            everywhere(lambda c: max(abs(g[c]) for g in gap) <= 0.05),
-            f"off: before {listed(gap[0], '+.3f')}; after {listed(gap[1], '+.3f')}",
-        ),
-        Expectation(
-            "3. training slows the fall",
-            everywhere(lambda c: slopes[1][c] > slopes[0][c]),
-            f"before {listed(slopes[0], '+.3f')}; after {listed(slopes[1], '+.3f')}",
-        ),
-        Expectation(
-            "4. before training 90 % of the gradient is below lag 2 log(10) / r",
-            everywhere(lambda c: most[0][c] <= twice[c]),
-            f"{listed(most[0], 'g')}; 2 log(10) / r: {listed(twice, '.1f')}",
-        ),
-        Expectation(
-            "5. training makes that lag longer",
-            everywhere(lambda c: most[1][c] > most[0][c]),
-            f"before {listed(most[0], 'g')}; after {listed(most[1], 'g')}",
-        ),
-        Expectation(
-            f"6. before training a batch of {config.images} hides lags from before 32",
-            everywhere(lambda c: hides[c] < 32),
-            f"from lag: {listed(hides, 'd')}",
-        ),
-        Expectation(
-            "7. before training the signal has the slope of the parts, to 0.05",
-            everywhere(lambda c: abs(signal[c] - slopes[0][c]) <= 0.05),
-            f"{listed(signal, '+.3f')} nats per step",
-        ),
-        Expectation(
-            "8. the last lag stands less out of its own noise than lag 0",
-            everywhere(lambda c: max(x[c] for x in ratio) < 1),
-            "last over first ratio: "
-            f"before {listed(ratio[0], '.2f')}; after {listed(ratio[1], '.2f')}",
-        ),
-        Expectation(
-            "9. more pairs of steps in the dark before training than after",
-            everywhere(lambda c: dark[0][c] > dark[1][c]),
-            f"before {listed(dark[0], '.0%')}; after {listed(dark[1], '.0%')}",
-        ),
+        _check_line(measured),
+        _check_slope(measured),
+        _check_slower(measured),
+        _check_most(measured),
+        _check_longer(measured),
+        _check_hidden(measured, config),
+        _check_signal(measured),
+        _check_ratio(measured),
+        _check_dark(measured),
     ]
+
+
+def both(
+    measured: dict[str, Any], value: Callable[[dict[str, Any]], Any]
+) -> tuple[dict[str, Any], ...]:
+    """Return a value of every cell, before training and after it."""
+    return tuple({c: value(of[when]) for c, of in measured.items()} for when in WHEN)
+
+
+def _check_line(measured: dict[str, Any]) -> Expectation:
+    explained, _ = both(measured, lambda of: of["explained"])
+    return Expectation(
+        "1. before training the parts fall on a line: 95 % of the variance",
+        bool(min(explained.values()) >= 0.95),
+        listed(explained, ".2%"),
+    )
+
+
+def _check_slope(measured: dict[str, Any]) -> Expectation:
+    gap = both(measured, lambda of: of["slope"] - of["predicted_slope"])
+    return Expectation(
+        "2. slope within 0.05 nats per step of the leading singular value's",
+        all(abs(x) <= 0.05 for of in gap for x in of.values()),
+        f"off: before {listed(gap[0], '+.3f')}; after {listed(gap[1], '+.3f')}",
+    )
+
+
+def _check_slower(measured: dict[str, Any]) -> Expectation:
+    before, after = both(measured, lambda of: of["slope"])
+    return Expectation(
+        "3. training slows the fall",
+        all(after[c] > before[c] for c in measured),
+        f"before {listed(before, '+.3f')}; after {listed(after, '+.3f')}",
+    )
+
+
+def _check_most(measured: dict[str, Any]) -> Expectation:
+    most, _ = both(measured, lambda of: np.median(of["most"]))
+    twice, _ = both(measured, lambda of: -2 * np.log(10) / of["slope"])
+    return Expectation(
+        "4. before training 90 % of the gradient is below lag 2 log(10) / r",
+        all(most[c] <= twice[c] for c in measured),
+        f"{listed(most, 'g')}; 2 log(10) / r: {listed(twice, '.1f')}",
+    )
+
+
+def _check_longer(measured: dict[str, Any]) -> Expectation:
+    before, after = both(measured, lambda of: np.median(of["most"]))
+    return Expectation(
+        "5. training makes that lag longer",
+        all(after[c] > before[c] for c in measured),
+        f"before {listed(before, 'g')}; after {listed(after, 'g')}",
+    )
+
+
+def _check_hidden(measured: dict[str, Any], config: Config) -> Expectation:
+    hides, _ = both(measured, lambda of: of["hidden"])
+    return Expectation(
+        f"6. before training a batch of {config.images} hides lags from before 32",
+        max(hides.values()) < 32,
+        f"from lag: {listed(hides, 'd')}",
+    )
+
+
+def _check_signal(measured: dict[str, Any]) -> Expectation:
+    signal, _ = both(measured, lambda of: of["signal_slope"])
+    slope, _ = both(measured, lambda of: of["slope"])
+    return Expectation(
+        "7. before training the signal has the slope of the parts, to 0.05",
+        all(abs(signal[c] - slope[c]) <= 0.05 for c in measured),
+        f"{listed(signal, '+.3f')} nats per step",
+    )
+
+
+def _check_ratio(measured: dict[str, Any]) -> Expectation:
+    ratio = both(measured, lambda of: of["ratio"][-1] / of["ratio"][0])
+    return Expectation(
+        "8. the last lag stands less out of its own noise than lag 0",
+        all(x < 1 for of in ratio for x in of.values()),
+        "last over first ratio: "
+        f"before {listed(ratio[0], '.2f')}; after {listed(ratio[1], '.2f')}",
+    )
+
+
+def _check_dark(measured: dict[str, Any]) -> Expectation:
+    before, after = both(measured, lambda of: share_in_the_dark(of["flow"]))
+    return Expectation(
+        "9. more pairs of steps in the dark before training than after",
+        all(before[c] > after[c] for c in measured),
+        f"before {listed(before, '.0%')}; after {listed(after, '.0%')}",
+    )
 
 
 def listed(numbers: dict[str, float], form: str) -> str:
@@ -333,12 +371,18 @@ def listed(numbers: dict[str, float], form: str) -> str:
 
 
 def print_tables(measured: dict[str, Any], config: Config) -> None:
-    weights, noises = [], []
-    for c in measured:
-        for when in WHEN:
-            of = measured[c][when]
-            mean = of["log_norm"].mean(0)
-            numbers = (
+    networks = {f"{c} {when}": measured[c][when] for c in measured for when in WHEN}
+    _print_weights(networks, config)
+    _print_noises(networks, config)
+
+
+def _print_weights(networks: dict[str, Any], config: Config) -> None:
+    rows = []
+    for name, of in networks.items():
+        mean = of["log_norm"].mean(0)
+        rows.append(
+            [
+                name,
                 f"{of['accuracy']:.1%}",
                 f"{of['slope']:+.3f}",
                 f"{of['predicted_slope']:+.3f}",
@@ -346,46 +390,38 @@ def print_tables(measured: dict[str, Any], config: Config) -> None:
                 f"{np.exp(mean[0]):.2g}",
                 *(f"{np.exp(mean[k] - mean[0]):.1e}" for k in (16, 32, 63)),
                 f"{np.median(of['most']):g}",
-            )
-            weights.append([f"{c} {when}", *numbers])
-            numbers = (
-                *(f"{of['ratio'][k]:.2f}" for k in (0, 8, 16, 32, 63)),
-                f"{of['hidden']}",
-                *(f"{of['batch'][k]:.0e}" for k in (16, 32, 63)),
-                f"{share_in_the_dark(of['flow']):.0%}",
-            )
-            noises.append([f"{c} {when}", *numbers])
+            ]
+        )
+    columns = ["cell", "accuracy", "slope", "log σ₁", "line", "norm k = 0"]
     _results.table(
         f"Parts of the gradient by lag, {config.features} features, {config.images} "
         "test images",
-        [
-            "cell",
-            "accuracy",
-            "slope",
-            "log σ₁",
-            "line",
-            "norm k = 0",
-            "k = 16",
-            "k = 32",
-            "k = 63",
-            "90 % by",
-        ],
-        weights,
+        [*columns, "k = 16", "k = 32", "k = 63", "90 % by"],
+        rows,
         f"Slope of the mean log norm over lags {FIRST} to {LAST}, and of log σ₁ of "
         "Φ(T, T-k), nats per step;\nline: share of the variance that a line explains; "
         "k: norms relative to k = 0, geometric\nmeans; 90 % by: lag by which 90 % of "
         "the gradient is there, median image.",
     )
+
+
+def _print_noises(networks: dict[str, Any], config: Config) -> None:
+    lags, far = (0, 8, 16, 32, 63), (16, 32, 63)
+    rows = [
+        [
+            name,
+            *(f"{of['ratio'][k]:.2f}" for k in lags),
+            f"{of['hidden']}",
+            *(f"{of['batch'][k]:.0e}" for k in far),
+            f"{share_in_the_dark(of['flow']):.0%}",
+        ]
+        for name, of in networks.items()
+    ]
+    ratios, batches = (f"k = {k}" for k in lags), (f"batch, {k}" for k in far)
     _results.table(
         f"Signal and noise of a batch of {config.images} images, and the map of one",
-        [
-            "cell",
-            *(f"k = {k}" for k in (0, 8, 16, 32, 63)),
-            "hidden",
-            *(f"batch, {k}" for k in (16, 32, 63)),
-            "dark",
-        ],
-        noises,
+        ["cell", *ratios, "hidden", *batches, "dark"],
+        rows,
         "k: ratio of signal to noise of that lag alone; about 1 where only noise is "
         "left. Hidden:\nlag from which on the signal is below the noise of the "
         "noisiest lag. Batch: how many images\nwould bring that noise down to the "

@@ -387,145 +387,154 @@ def off_by(of: dict[str, Any]) -> np.ndarray:
 
 def check(measured: dict[str, Any], config: Config) -> list[Expectation]:
     """Compare what was measured with what the docstring expects."""
-    off = {name: np.abs(off_by(measured[name])) for name in KINDS}
-    all_, rest = (measured[family] for family in FAMILIES)
+    symmetric = "1. symmetric, normal: slope log|λ₂/λ₁| to 1 %, in every draw"
+    gaussian = "2. Gaussian: the same; to 10 % where λ₃ is close to λ₂"
+    tanh = "3. tanh at its fixed point: the same, of its Jacobian"
+    return [
+        _check_slope(measured, symmetric, *CHOSEN),
+        _check_slope(measured, gaussian, "Gaussian"),
+        _check_slope(measured, tanh, "tanh"),
+        _check_rate(measured, config),
+        _check_bound(measured),
+        _check_detour(measured),
+        _check_condition(measured, config),
+        _check_carried(measured),
+        _check_order(measured),
+    ]
+
+
+def _check_slope(measured: dict[str, Any], statement: str, *names: str) -> Expectation:
+    off = {name: np.abs(off_by(measured[name])) for name in names}
+    close = {name: measured[name]["close"] for name in names}
+    apart = {name: off[name][~close[name]].max(initial=0) for name in names}
+    near = np.concatenate([off[name][close[name]] for name in names])
+    numbers = "worst: " + ", ".join(f"{name} {x:.3%}" for name, x in apart.items())
+    if len(near):
+        numbers += f"; {len(near)} with a close third {near.max():.2%}"
+    within = max(apart.values()) <= 0.01 and near.max(initial=0) <= 0.1
+    return Expectation(statement, bool(within), numbers)
+
+
+def _check_rate(measured: dict[str, Any], config: Config) -> Expectation:
     wanted = np.log(DECADES[0] / DECADES[1]) / config.gap
-    decades = np.stack([all_["decades"], rest["decades"]])
+    decades = np.stack([measured[family]["decades"] for family in FAMILIES])
     away = np.abs(decades - wanted) > 0.1 * wanted
-    late = max(np.max(of["onset"] - of["bound"]) for of in (all_, rest))
-    later = {
-        name: (of["onset"][-1] - of["onset"][0]).mean()
-        for name, of in zip(FAMILIES, (all_, rest), strict=True)
-    }
-    predicted = rest["detour"][-1].mean()
-    quarter = np.log(all_["condition"][-1]).mean() / config.gap / 4
+    return Expectation(
+        "4. coupling leaves the rate alone: two decades in log(100)/gap, to 10 %",
+        not np.any(away),
+        f"{decades.min()} to {decades.max()} steps; predicted {wanted:.1f}; "
+        f"{away.sum()} of {away.size} W further off",
+    )
+
+
+def _check_bound(measured: dict[str, Any]) -> Expectation:
+    both = [measured[family] for family in FAMILIES]
+    late = max(np.max(of["onset"] - of["bound"]) for of in both)
+    return Expectation(
+        "5. no onset later than the bound by κ",
+        bool(late <= 1),
+        f"nearest to it, or beyond: {late:+.1f} steps",
+    )
+
+
+def _check_detour(measured: dict[str, Any]) -> Expectation:
+    later, predicted = onset_later(measured["rest"]), measured["rest"]["detour"][-1]
+    return Expectation(
+        "6. rest coupled: onset later by log max‖Rᵗ/λ₂ᵗ‖/gap, to 5 steps",
+        bool(abs(later - predicted.mean()) <= 5),
+        f"{later:+.1f} steps; predicted {predicted.mean():+.1f}",
+    )
+
+
+def _check_condition(measured: dict[str, Any], config: Config) -> Expectation:
+    later = onset_later(measured["all"])
+    quarter = np.log(measured["all"]["condition"][-1]).mean() / config.gap / 4
+    return Expectation(
+        "7. all coupled: onset later by a quarter of log κ/gap or more",
+        bool(later >= quarter),
+        f"{later:+.1f} steps; a quarter is {quarter:+.1f}",
+    )
+
+
+def onset_later(of: dict[str, Any]) -> float:
+    """How many steps later the onset is at the strongest coupling than at none."""
+    return (of["onset"][-1] - of["onset"][0]).mean()
+
+
+def _check_carried(measured: dict[str, Any]) -> Expectation:
     carried = max(
         np.abs(measured[name]["slope"] / measured[name]["carried_slope"] - 1).max()
         for name in KINDS
     )
-    apart = np.abs(all_["onset"][0] - all_["onset_right"][0]).max()
-    first = (all_["onset"][-1] - all_["onset_right"][-1]).mean()
+    return Expectation(
+        "8. every slope of 1 to 3 is that of xᵀWᵏ over the same lags, to 0.1 %",
+        bool(carried <= 0.001),
+        f"furthest off: {carried:.1e}",
+    )
 
-    close = {name: measured[name]["close"] for name in KINDS}
 
-    def slope(statement, *names):
-        apart = {name: off[name][~close[name]].max(initial=0) for name in names}
-        near = np.concatenate([off[name][close[name]] for name in names])
-        numbers = "worst: " + ", ".join(f"{n} {x:.3%}" for n, x in apart.items())
-        if len(near):
-            numbers += f"; {len(near)} with a close third {near.max():.2%}"
-        within = max(apart.values()) <= 0.01 and near.max(initial=0) <= 0.1
-        return Expectation(statement, bool(within), numbers)
-
-    return [
-        slope("1. symmetric, normal: slope log|λ₂/λ₁| to 1 %, in every draw", *CHOSEN),
-        slope("2. Gaussian: the same; to 10 % where λ₃ is close to λ₂", "Gaussian"),
-        slope("3. tanh at its fixed point: the same, of its Jacobian", "tanh"),
-        Expectation(
-            "4. coupling leaves the rate alone: two decades in log(100)/gap, to 10 %",
-            not np.any(away),
-            f"{decades.min()} to {decades.max()} steps; predicted {wanted:.1f}; "
-            f"{away.sum()} of {away.size} W further off",
-        ),
-        Expectation(
-            "5. no onset later than the bound by κ",
-            bool(late <= 1),
-            f"nearest to it, or beyond: {late:+.1f} steps",
-        ),
-        Expectation(
-            "6. rest coupled: onset later by log max‖Rᵗ/λ₂ᵗ‖/gap, to 5 steps",
-            bool(abs(later["rest"] - predicted) <= 5),
-            f"{later['rest']:+.1f} steps; predicted {predicted:+.1f}",
-        ),
-        Expectation(
-            "7. all coupled: onset later by a quarter of log κ/gap or more",
-            bool(later["all"] >= quarter),
-            f"{later['all']:+.1f} steps; a quarter is {quarter:+.1f}",
-        ),
-        Expectation(
-            "8. every slope of 1 to 3 is that of xᵀWᵏ over the same lags, to 0.1 %",
-            bool(carried <= 0.001),
-            f"furthest off: {carried:.1e}",
-        ),
-        Expectation(
-            "9. uncoupled: both directions at once; all coupled: singular vector first",
-            bool(apart <= 1 and first > 0),
-            f"uncoupled at most {apart} steps apart; coupled {first:.1f} steps first",
-        ),
-    ]
+def _check_order(measured: dict[str, Any]) -> Expectation:
+    later = measured["all"]["onset"] - measured["all"]["onset_right"]
+    apart, first = np.abs(later[0]).max(), later[-1].mean()
+    return Expectation(
+        "9. uncoupled: both directions at once; all coupled: singular vector first",
+        bool(apart <= 1 and first > 0),
+        f"uncoupled at most {apart} steps apart; coupled {first:.1f} steps first",
+    )
 
 
 def print_tables(measured: dict[str, Any], config: Config) -> None:
+    _print_slopes(measured, config)
+    for family in FAMILIES:
+        _print_family(family, measured[family], config)
+
+
+def _print_slopes(measured: dict[str, Any], config: Config) -> None:
     rows = []
     for name in KINDS:
         of = measured[name]
         predicted = np.sort(of["predicted_slope"])[::-1]
         off = np.abs(off_by(of))
-        rows.append(
-            [
-                name,
-                str(len(predicted)),
-                str(of.get("passed_over", "")),
-                str(int(of["pair"].sum())),
-                str(int(of["close"].sum())),
-                f"{predicted[0]:+.4f} to {predicted[-1]:+.4f}",
-                f"{np.median(off):.3%}",
-                f"{off.max():.3%}",
-            ]
-        )
+        numbers = (len(predicted), of.get("passed_over", ""))
+        numbers += (int(of["pair"].sum()), int(of["close"].sum()))
+        range_ = f"{predicted[0]:+.4f} to {predicted[-1]:+.4f}"
+        errors = f"{np.median(off):.3%}", f"{off.max():.3%}"
+        rows.append([name, *(str(n) for n in numbers), range_, *errors])
+    columns = ["W", "draws", "too slow", "pairs", "close λ₃", "log|λ₂/λ₁|"]
     _results.table(
         f"Slope of log tan(angle) over lag, N = {config.size}",
-        [
-            "W",
-            "draws",
-            "too slow",
-            "pairs",
-            "close λ₃",
-            "log|λ₂/λ₁|",
-            "off: median",
-            "most",
-        ],
+        [*columns, "off: median", "most"],
         rows,
         "log|λ₂/λ₁| in nats per step, slowest to fastest of the draws; off: measured\n"
         "slope relative to it. Too slow: draws passed over, by their eigenvalues.\n"
         "Pairs: draws with a complex leading pair. Close: log|λ₂/λ₃| < log|λ₁/λ₂|/2.",
     )
-    for family in FAMILIES:
-        of = measured[family]
-        rows = []
-        for k, coupling in enumerate(of["coupling"]):
-            means = (
-                np.exp(np.log(of["condition"][k]).mean()),
-                of["henrici"][k].mean(),
-                of["onset"][k].mean(),
-                of["onset_right"][k].mean(),
-                (of["onset"][k] - of["onset"][0]).mean(),
-                of["detour"][k].mean(),
-                of["bound"][k].mean(),
-                of["decades"][k].mean(),
-            )
-            forms = (".1e", ".2f", ".1f", ".1f", "+.1f", "+.1f", ".1f", ".1f")
-            cells = [f"{x:{f}}" for x, f in zip(means, forms, strict=True)]
-            rows.append([f"{coupling:g}", *cells])
-        _results.table(
-            f"Coupled modes, {family}: lags, means over {config.patterns} draws",
-            [
-                "coupling",
-                "κ(V)",
-                "Henrici",
-                "eigen < 0.1",
-                "singular < 0.1",
-                "later",
-                "detour",
-                "bound",
-                "two decades",
-            ],
-            rows,
-            f"Angle to eigenvector or leading right singular vector below {ONSET} for "
-            "good;\nlater: than uncoupled; detour: log max‖Rᵗ/λ₂ᵗ‖/gap; bound: by κ, "
-            f"for the\neigenvector; two decades: {DECADES[0]:g} to {DECADES[1]:g}, "
-            f"predicted {np.log(100) / config.gap:.1f}. κ: geometric mean.",
-        )
+
+
+def _print_family(family: str, of: dict[str, Any], config: Config) -> None:
+    columns = {  # of the mean over the draws, and its form
+        "κ(V)": (np.exp(np.log(of["condition"]).mean(1)), ".1e"),
+        "Henrici": (of["henrici"].mean(1), ".2f"),
+        "eigen < 0.1": (of["onset"].mean(1), ".1f"),
+        "singular < 0.1": (of["onset_right"].mean(1), ".1f"),
+        "later": ((of["onset"] - of["onset"][:1]).mean(1), "+.1f"),
+        "detour": (of["detour"].mean(1), "+.1f"),
+        "bound": (of["bound"].mean(1), ".1f"),
+        "two decades": (of["decades"].mean(1), ".1f"),
+    }
+    rows = [
+        [f"{coupling:g}", *(f"{means[k]:{form}}" for means, form in columns.values())]
+        for k, coupling in enumerate(of["coupling"])
+    ]
+    _results.table(
+        f"Coupled modes, {family}: lags, means over {config.patterns} draws",
+        ["coupling", *columns],
+        rows,
+        f"Angle to eigenvector or leading right singular vector below {ONSET} for "
+        "good;\nlater: than uncoupled; detour: log max‖Rᵗ/λ₂ᵗ‖/gap; bound: by κ, "
+        f"for the\neigenvector; two decades: {DECADES[0]:g} to {DECADES[1]:g}, "
+        f"predicted {np.log(100) / config.gap:.1f}. κ: geometric mean.",
+    )
 
 
 _LOOKS = {  # colour and marker

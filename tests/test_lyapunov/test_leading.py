@@ -268,6 +268,16 @@ def test_a_value_that_begins_to_move_only_after_many_sweeps_is_waited_for():
 
 
 @pytest.mark.float64
+def test_a_slow_value_far_below_the_largest_keeps_its_digits():
+    # In a space of blocks, where one scale serves all, it would be buried.
+    rates = np.concatenate([[0, 10, 20], 30 + 0.03 * np.arange(57)])
+    step = cells.from_function(lambda d, h, x: (jnp.exp(-d) * h, x), jnp.asarray(rates))
+    found = lyapunov.leading_spectrum(step, jnp.ones(60), k=4, length=1)
+    np.testing.assert_allclose(found.log_singular_values, -rates[:4], atol=1e-9, rtol=0)
+    assert found.converged.all()
+
+
+@pytest.mark.float64
 def test_small_changes_that_grow_are_not_taken_for_an_end():
     n = np.random.default_rng(1).standard_normal(200)
     step = cells.from_function(
