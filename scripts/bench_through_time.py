@@ -127,8 +127,9 @@ def report_leading(toy):
     print(
         "leading_spectrum, k = 8, T = 100, float64, OPENBLAS_NUM_THREADS=default; "
         f"peak memory of the process, bound {MEMORY} MB\n"
-        "    (s: first call, compiled in it; change, error: nats; -: no answer known)\n"
-        "                           s  sweeps  converged  last change  error     MB"
+        "    (s: first call, compiled in it; its own estimate of the error, and the "
+        "error: nats; -: no answer known)\n"
+        "                           s  sweeps  converged     estimate  error     MB"
     )
     sizes = {"lru": 64, "tanh": 32} if toy else {"lru": 65_536, "tanh": 4_096}
     for kind, N in sizes.items():
@@ -170,7 +171,7 @@ def leading(kind, N, max_sweeps):
     memory = peak_memory()
     print(
         f"{kind:5s} state of {N:6d} {seconds:11.1f} {found.sweeps:7d} "
-        f"{found.converged.sum():7d}/{k} {found.change.max():12.0e} {error:>6s} "
+        f"{found.converged.sum():7d}/{k} {found.error.max():12.0e} {error:>6s} "
         f"{memory:6.0f}  {verdict(memory, MEMORY)}",
         flush=True,
     )

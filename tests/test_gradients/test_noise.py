@@ -103,6 +103,22 @@ def test_members_of_a_batch_may_have_gradients_of_very_different_size():
     np.testing.assert_allclose(found.ratio, 1, rtol=1e-12)
 
 
+def named(labels, trajectory, *, power):
+    return jnp.sum((trajectory.states[-1] - labels) ** int(power))
+
+
+def squared(labels, trajectory):
+    return named(labels, trajectory, power="2")
+
+
+def test_what_of_a_loss_is_no_array_belongs_to_no_member(dtype):
+    (step, h, x, _), _ = case("last", dtype)
+    h, x, labels = (jnp.stack([a, 2 * a]) for a in (h, x, h))
+    found = gradients.signal_to_noise(step, h, x, Partial(named, labels, power="2"))
+    wanted = gradients.signal_to_noise(step, h, x, Partial(squared, labels))
+    np.testing.assert_array_equal(found.log_signal, wanted.log_signal)
+
+
 def test_a_loss_that_is_none_is_refused_as_for_one_member(dtype):
     (step, h, x, _), _ = case("last", dtype)
     h, x = jnp.stack([h, h]), jnp.stack([x, x])

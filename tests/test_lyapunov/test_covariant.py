@@ -120,6 +120,13 @@ def test_what_comes_after_an_annihilated_direction_is_nan_too():
 
 
 @pytest.mark.float64
+def test_growths_may_be_further_apart_than_floats_reach():
+    found = linear(np.diag([1e160, 1.0, 1e-160]))(length=30, burn_in=10, burn_out=10)
+    wanted = np.log(10) * np.array([160, 0, -160])
+    np.testing.assert_allclose(found.log_growth, np.tile(wanted, (10, 1)), atol=1e-9)
+
+
+@pytest.mark.float64
 @pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e160, 1e200])
 def test_scales_at_the_ends_of_the_range_are_only_a_shift(scale):
     A = np.random.default_rng(3).standard_normal((30, 3, 3))

@@ -65,7 +65,8 @@ def alignment(
     Returns:
       `Alignment` with R = T // every rows: lags (R,), steps; three angles (R,), radians
       from 0 to pi/2, small ones right to round-off. NaN where the gradient is exactly
-      zero: where the loss does not read the last state, or a step annihilates it. An
+      zero: where the loss does not read the last state, or a step annihilates it; and,
+      for ``eigen``, where the Jacobian has no eigenvalue but 0. An
       angle with one of several equally large singular vectors means nothing.
 
     Raises:

@@ -85,7 +85,7 @@ def signal_to_noise(
     """
     loss = loss if callable(loss) else as_cotangents(loss)
     reading, arrays = freeze(loss)
-    _check_batch(carry=carry, inputs=inputs, loss=loss if callable(loss) else arrays[0])
+    _check_batch(carry=carry, inputs=inputs, loss=arrays)
     prepared = prepare(step, _member(carry), _member(inputs), length)
     parameter_names(step)
     reading, _ = frozen_loss(reading.thawed(_member(arrays)), prepared)
@@ -100,9 +100,9 @@ def _check_batch(**trees: Any) -> None:
     """Refuse leaves that do not have the batch of the first of them in front."""
     B = None
     for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
-        if callable(leaf):  # a loss without arrays
-            continue
         (name, *inside), found = path, jnp.shape(leaf)
+        if name.key == "loss":  # its arrays have no other names here
+            inside = []
         members = found[0] if found else 0
         fits = members >= 2 if B is None else members == B
         if not fits:

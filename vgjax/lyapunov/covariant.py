@@ -113,14 +113,15 @@ def _covariant_vectors(frozen, weights, carry, inputs, T, k, burn_in, burn_out):
     def backward(C, R):
         pivots = jnp.diagonal(R)
         R = jnp.fill_diagonal(R, jnp.where(pivots == 0, 1, pivots), inplace=False)
-        # Of sizes that are far from one the squares would over- or underflow.
-        e = exponent(jnp.max(jnp.abs(R)))
-        before = jax.scipy.linalg.solve_triangular(scaled(R, -e), C)
-        largest = jnp.max(jnp.abs(before), axis=0)
-        before = before / largest[None, :]
+        # R^-1 C may leave the range of floats, and squares of it sooner.
+        of_row = exponent(jnp.abs(jnp.diagonal(R)))
+        near_one = scaled(R, -of_row[None, :])
+        before = jax.scipy.linalg.solve_triangular(near_one, C)
+        e = jnp.max(exponent(before) - of_row[:, None], axis=0)
+        before = scaled(before, -of_row[:, None] - e[None, :])
         size = jnp.linalg.norm(before, axis=0)
         before = before / size[None, :]
-        growth = e.astype(R.dtype) * math.log(2) - jnp.log(size) - jnp.log(largest)
+        growth = -e.astype(R.dtype) * math.log(2) - jnp.log(size)
         return before, (before, growth)
 
     eye = jnp.eye(k, dtype=Q.dtype)

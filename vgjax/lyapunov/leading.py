@@ -11,7 +11,7 @@ from jax import Array
 from jax.core import Tracer
 
 from vgjax import _checks
-from vgjax._linalg import any_in_batch
+from vgjax._linalg import any_in_batch, matmul
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.jacobians import advance_with_jacobian
 from vgjax.lyapunov import _krylov
@@ -26,10 +26,9 @@ from vgjax.trajectories import first, flat_step, prepare, state_size
 _SPARE = 8
 # Times the square root of eps: 1e-9 nats in float64, 2e-5 in float32.
 _DEFAULT_TOL = 0.07
-# What round-off moves a value by from one sweep to the next, of one and of its size.
+# What round-off makes of a value, of its size, on each way.
 _ULPS = 16
-# If a sweep changes values by more than this part of what the one before it did, blocks
-# are collected from then on.
+# If a sweep leaves more than this part of an error, blocks are collected from then on.
 _CRAWL = 0.3
 
 
@@ -40,6 +39,7 @@ class LeadingSpectrum(NamedTuple):
     left: Array  # (N, k), column i is the i-th left singular vector
     right: Array  # (N, k), column i is the i-th right singular vector
     change: Array  # (k,) nats, how far each value moved between the last two looks
+    error: Array  # (k,) nats, what each may be off, by its residual
     converged: Array  # (k,) bool
     sweeps: Array  # () int32, forward and back again
 
@@ -74,8 +74,8 @@ def leading_spectrum(
       length: T, needed where there are no inputs.
       lag: the product of the last so many Jacobians, $\Phi(T, T - \mathrm{lag})$, from
         1 to T. Default: all of them, $\Phi(T, 0)$.
-      tol: nats; sweeps end when no value is expected to move by more, or by more than
-        16 eps of its size. Default: 1e-9 in float64, 2e-5 in float32.
+      tol: nats; sweeps end when no value is expected to be off by more. Default: 1e-9
+        in float64, 2e-5 in float32.
       max_sweeps: after so many they end all the same.
       checkpoint_every: keep one state in so many, and recompute those between.
         Default: the square root of `lag`, rounded up.
@@ -84,12 +84,12 @@ def leading_spectrum(
       `LeadingSpectrum`: log_singular_values (k,), nats, descending, each from below
       but for round-off; left and right (N, k), $\Phi v_i \approx \sigma_i u_i$ and
       $\Phi^T u_i \approx \sigma_i v_i$; change (k,), nats, since the look before, which
-      is one sweep back, or as many as blocks are collected, or between there and back
-      if that is what does not agree; converged (k,), True where that change, and those
-      that it lets expect to follow, are within `tol`; the number of sweeps, 0 where the
-      product itself was kept. -inf is of an annihilated direction, or one that a single
-      step shrinks to round-off: it cannot tell. After a Jacobian with a NaN or an
-      infinity all is NaN, and not converged.
+      is one sweep back, or as many as blocks are collected; error (k,), nats, what a
+      value may be off, by its residual, or by how much it is not the same there and
+      back; converged (k,), True where that is within `tol`; the number of sweeps, 0
+      where the product itself was kept. -inf is of an annihilated direction, or one
+      that a single step shrinks to round-off: it cannot tell. After a Jacobian with a
+      NaN or an infinity all is NaN, and not converged.
 
     Raises:
       ValueError: as `vgjax.rollout` does; `k` outside 1..N, `lag` or
@@ -104,21 +104,22 @@ def leading_spectrum(
     Notes:
       Each sweep brings value i closer by $(\sigma_{k+9} / \sigma_i)^4$; the values of a
       cluster that ends within the k + 8 converge at its outer gap. Where all are nearly
-      equal, as in a large network over few steps, that takes long; so once three sweeps
-      show such a pace, blocks are collected, four at first, up to sixteen if four bring
-      little. That is done only while the k + 8 values are within a third of the digits
-      of each other, 12 nats in float64, or round-off would bury the smallest. Vectors
-      converge half as fast: to about the square root of what their values do.
+      equal, as in a large network over few steps, that takes long; so where a sweep
+      leaves a third of the error, blocks are collected, four at first, up to sixteen if
+      four bring little. That is done only while the k + 8 values are within a third of
+      the digits of each other, 12 nats in float64, or round-off would bury the
+      smallest. Vectors converge half as fast: to about the square root of what their
+      values do.
 
-      The block is random at the start, always the same. Of a direction that stands out
-      by g nats it has little, 1 / N, and some log(N) / (4 g) sweeps go by before values
-      move by as much as g; until then their changes grow, which keeps ``converged``
-      False, unless they are too small for values of that size to show.
+      The error is that of Rayleigh-Ritz values of $\Phi^T \Phi$ with relative residual
+      r: r / 2, or $r^2 / 2$ over the gap if that is less, to the last of the k + 8. It
+      is an estimate, as what is outside of the block is not known. The block is random
+      at the start, always the same, so that no direction is missed.
 
       ``converged`` also asks that values are the same there and back, since round-off,
       eps times the norm of each Jacobian, is not. In a very non-normal product it can
       be what values are made of: with 30 steps of 0.5 on the diagonal of a 12 x 12
-      matrix and 10 above it the largest value is 2e-6 off and the third 4e-3, and both
+      matrix and 10 above it the largest value is 2e-6 off and the third 4e-3, and they
       say so; that of `vgjax.jacobian_spectrum` is right to 1e-14. So it is where a
       direction grows to be the largest after it was 36 nats (float32: 16) below others,
       and there no method is right. What was below by more than the range of the dtype
@@ -135,7 +136,8 @@ def leading_spectrum(
       Subspace iteration with Rayleigh-Ritz values: Halko, Martinsson & Tropp, SIAM Rev.
       53, 217 (2011), section 4.5, with the product kept in factors. Block Krylov
       spaces: Golub, Luk & Overton, ACM Trans. Math. Softw. 7, 149 (1981); Musco &
-      Musco, NeurIPS (2015), algorithm 2.
+      Musco, NeurIPS (2015), algorithm 2. Error: Parlett, The Symmetric Eigenvalue
+      Problem (1998), section 11.7 (Kato and Temple).
 
     Examples:
       >>> import jax.numpy as jnp, vgjax
@@ -171,18 +173,18 @@ def _warn_of_doubt(found: LeadingSpectrum, max_sweeps: int) -> None:
         )
         warnings.warn(msg, RuntimeWarning, stacklevel=3)
         return
-    change = f"{float(found.change.max()):.1e} nats"
+    error = f"{float(found.error.max()):.1e} nats"
     msg = (
         f"{moving} of {k} leading singular values have not converged in "
-        f"{found.sweeps} sweeps: at the last look they had moved by up to {change}. "
-        f"They are lower bounds, but for round-off. Raise `max_sweeps` or `tol`, ask "
-        f"for a `k` that ends at a gap, or, of a very non-normal product, for "
+        f"{found.sweeps} sweeps: they may be off by some {error}. They are lower "
+        f"bounds, but for round-off. Raise `max_sweeps` or `tol`, ask for a `k` that "
+        f"ends at a gap, or, of a very non-normal product, for "
         f"`vgjax.jacobian_spectrum`."
     )
     if found.sweeps < max_sweeps:
         msg = (
             f"{moving} of {k} leading singular values are lost in round-off: they "
-            f"differ by up to {change} on the way there and on the way back. "
+            f"differ by up to {error} on the way there and on the way back. "
             f"`vgjax.jacobian_spectrum` keeps more digits, and float64 more than "
             f"float32."
         )
@@ -212,6 +214,7 @@ def _leading_spectrum(frozen, weights, carry, inputs, T, k, lag, c, tol, max_swe
         found.left[:, :k],
         found.right[:, :k],
         found.change[:k],
+        found.error[:k],
         found.converged[:k],
         found.sweeps,
     )
@@ -221,7 +224,7 @@ class _Search(NamedTuple):
     """Where the sweeps are."""
 
     found: LeadingSpectrum  # as of the last look, of all of the block
-    pace: Array  # (b,) nats, what the look before had changed; inf: not comparable
+    error: Array  # (b,) nats, what values may be short of, as of that look
     is_settled: Array  # (b,) bool, whether more sweeps would only repeat it
     space: Krylov  # from the block of that look on
     at: Array  # () int32, the block of the space that is swept next; 0 is looked at
@@ -244,8 +247,9 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
         return known & ~is_settled & (found.sweeps < max_sweeps)
 
     def advance(search: _Search) -> _Search:
-        there, svd = sweep(_krylov.block_at(search.space, search.at, b))
-        looked = _looked(search, there, svd, k, most, tol, roundoff)
+        block = _krylov.block_at(search.space, search.at, b)
+        there, svd = sweep(block)
+        looked = _looked(search, block, there, svd, k, most, tol, roundoff)
         search = _where(search.at == 0, looked, search)
         search = search._replace(
             found=search.found._replace(sweeps=search.found.sweeps + 1),
@@ -255,7 +259,9 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
 
     unknown = jnp.full(b, jnp.inf, basis.dtype)
     never = jnp.zeros(b, bool)
-    start = LeadingSpectrum(unknown, basis, basis, unknown, never, jnp.int32(0))
+    start = LeadingSpectrum(
+        unknown, basis, basis, unknown, unknown, never, jnp.int32(0)
+    )
     space = _krylov.space_of(basis, most)
     first_size = jnp.int32(min(most, _krylov.FEWEST))
     at, collects = jnp.int32(0), jnp.zeros((), bool)
@@ -265,6 +271,7 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
 
 def _looked(
     search: _Search,
+    block: Array,
     there: Array,
     svd: LogSVD,
     k: int,
@@ -272,40 +279,51 @@ def _looked(
     tol: float,
     roundoff: float,
 ) -> _Search:
-    """Compare what a sweep found with the look before, and say how to go on."""
+    """Say how good the values of a block are, and how to go on."""
     left, values, right = svd
     old = search.found.log_singular_values
-    change = jnp.where(values == old, 0, jnp.abs(values - old))  # also -inf and -inf
-    # What is still to come, if each change is smaller than the last by this ratio. No
-    # bound on the ratio: a change of 1e-12 may be one of a million.
-    ratio = change / search.pace
-    is_falling = jnp.isfinite(search.pace) & (ratio < 1)
-    to_come = jnp.where(is_falling, change * ratio / (1 - ratio), jnp.inf)
-    eps = float(jnp.finfo(values.dtype).eps)
-    noise = jnp.where(jnp.isfinite(values), _ULPS * eps * (1 + jnp.abs(values)), 0)
-    is_settled = (change <= noise) | (change + to_come <= jnp.maximum(tol, noise))
-    # Values rise from look to look, and those there are between: so these can be apart
-    # by more than the change only if round-off grew to be what they are made of.
+    same = values == old  # also -inf and -inf
+    error = jnp.where(jnp.isneginf(values) & same, 0, _error(block, svd))
+    # Values there are below those back by their error; by more only if round-off, which
+    # is not the same both ways, grew to be what they are made of.
     apart = jnp.where(values == there, 0, jnp.abs(values - there))
-    is_lost = ~(apart <= change + jnp.maximum(tol, noise) + roundoff)
+    eps = float(jnp.finfo(values.dtype).eps)
+    is_lost = ~(apart <= error + tol + roundoff + _ULPS * eps * jnp.abs(there))
+    change = jnp.where(same, 0, jnp.abs(values - old))
+    # What is lost may go on falling, to -inf.
+    is_settled = (error <= tol) & (~is_lost | (change <= tol))
     found = LeadingSpectrum(
         values,
         left,
         right,
-        change=jnp.where(is_lost, jnp.maximum(apart, change), change),
+        change=change,
+        error=jnp.where(is_lost, jnp.maximum(apart, error), error),
         converged=is_settled & ~is_lost,
         sweeps=search.found.sweeps,
     )
 
-    crawls = jnp.isfinite(search.pace) & ~is_settled & (ratio > _CRAWL)
+    crawls = jnp.any((~is_settled & (error > _CRAWL * search.error))[:k])
     # In the space there is one scale for all, and the smallest must have digits left.
     is_even = values[0] - values[-1] < -math.log(eps) / 3
-    collects = (search.collects | jnp.any(crawls[:k])) & is_even
-    # One sweep and a whole space change values at paces of their own.
-    pace = jnp.where(collects == search.collects, change, jnp.inf)
-    more = search.collects & jnp.any(crawls[:k])
-    size = jnp.minimum(jnp.where(more, 2, 1) * search.size, most)
-    return _Search(found, pace, is_settled, search.space, search.at, size, collects)
+    collects = (search.collects | crawls) & is_even
+    size = jnp.where(search.collects & crawls, 2, 1) * search.size
+    size = jnp.minimum(size, most)
+    return _Search(found, error, is_settled, search.space, search.at, size, collects)
+
+
+def _error(block: Array, svd: LogSVD) -> Array:
+    r"""(b,) nats, what the values of a block may be short of, by its residuals.
+
+    Of values and vectors of $\Phi^T \Phi$: the residual, relative, is the part of what
+    a sweep makes of a vector that is outside of the block.
+    """
+    _, values, right = svd
+    outside = right - matmul(block, matmul(block.T, right))
+    residual = jnp.linalg.norm(outside, axis=0)
+    # To the last value of the block, which stands for all that are outside.
+    gap = -jnp.expm1(2 * (values[-1] - values))
+    error = residual * jnp.minimum(1, residual / jnp.where(gap > 0, gap, 0)) / 2
+    return jnp.where(jnp.isneginf(values), jnp.inf, error)
 
 
 def _with_next_block(search: _Search, right: Array, most: int) -> _Search:
@@ -351,5 +369,5 @@ def _from_the_product(step, flat, inputs, T: int, k: int) -> LeadingSpectrum:
     known = ~jnp.isnan(values[:k])
     change = jnp.where(known, jnp.zeros(k, dtype), jnp.nan)
     return LeadingSpectrum(
-        values[:k], left[:, :k], right[:, :k], change, known, jnp.int32(0)
+        values[:k], left[:, :k], right[:, :k], change, change, known, jnp.int32(0)
     )
