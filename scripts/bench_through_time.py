@@ -195,7 +195,9 @@ def report_gradients(toy):
 
 
 def lags(loss, kind, N, T, aim):
-    """One row. For each lag, `jax.grad` with the parameters alive at that lag alone.
+    """One row, at toy size (aim 0) without a verdict.
+
+    For each lag, `jax.grad` with the parameters alive at that lag alone.
 
     For a loss at every step the windows of k + 1 steps that end at each t are one
     batch, alive in their first step.
@@ -272,8 +274,9 @@ def lags(loss, kind, N, T, aim):
     )
     print(
         f"    {loss:12s} {kind:>5s} {ours / theirs:18.2f} "
-        f"{1.5:11.1f}  {verdict(ours / theirs, 1.5):6s} "
-        f"{slow / fast:20.0f} {aim:11d}  {verdict(slow / fast, aim, least=True)}",
+        f"{1.5:11.1f}  {verdict(ours / theirs, 1.5) if aim else '-':6s} "
+        f"{slow / fast:20.0f} {aim:11d}  "
+        f"{verdict(slow / fast, aim, least=True) if aim else '-'}",
         flush=True,
     )
 
