@@ -47,9 +47,9 @@ def test_memory_is_never_negative_and_nan_where_it_cannot_be_told():
     # Here and there alone C is not positive definite to rounding.
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        U = systems.orthogonal(rng, 28)
-        W = U @ np.triu(0.8 * rng.standard_normal((28, 28)), 1) @ U.T
-        found = theory.fisher_memory(W, v, 2)
+        U = systems.orthogonal(rng, 30)
+        W = U @ np.triu(2 * rng.standard_normal((30, 30)), 1) @ U.T
+        found = theory.fisher_memory(W, U[0], 2)
         assert np.isnan(found).all() or (found >= 0).all()
     # With its units apart a network keeps what mixing them would lose.
     assert np.isfinite(theory.fisher_memory(9 * shift, v, 28)).all()

@@ -66,8 +66,8 @@ def alignment(
       `Alignment` with R = T // every rows: lags (R,), steps; three angles (R,), radians
       from 0 to pi/2, small ones right to round-off. NaN where the gradient is exactly
       zero: where the loss does not read the last state, or a step annihilates it; and,
-      for ``eigen``, where the Jacobian has no eigenvalue but 0. An
-      angle with one of several equally large singular vectors means nothing.
+      for ``eigen``, where the Jacobian has no eigenvalue but 0. An angle with one of
+      several equally large singular vectors means nothing.
 
     Raises:
       ValueError: as `cotangents` does; `every` outside 1..T.

@@ -322,7 +322,7 @@ def _error(block: Array, svd: LogSVD) -> Array:
     residual = jnp.linalg.norm(outside, axis=0)
     # To the last value of the block, which stands for all that are outside.
     gap = -jnp.expm1(2 * (values[-1] - values))
-    error = residual * jnp.minimum(1, residual / jnp.where(gap > 0, gap, 0)) / 2
+    error = residual * jnp.where(gap > residual, residual / gap, 1) / 2
     return jnp.where(jnp.isneginf(values), jnp.inf, error)
 
 
