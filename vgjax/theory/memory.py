@@ -33,9 +33,9 @@ def fisher_memory(
     Returns:
       (lags,), per unit of noise variance, float64; not negative. For |v| = 1 their sum
       over all k is 1 if W is normal, and at most N. NaN where the spectral radius is 1
-      or more; where transients amplify the noise so much that C is beyond float64, or
-      its condition, units of different size apart, beyond 0.1 / (N eps); and where W or
-      v has a NaN or an infinity.
+      or more; where transients amplify the noise so much that C is beyond float64, or,
+      scaled to a diagonal of ones, has an eigenvalue below N (N + 1) eps; and where W
+      or v has a NaN or an infinity.
 
     Raises:
       ValueError: `W` is not a square matrix, `vector` not of shape (N,), or `lags`
@@ -72,7 +72,9 @@ def fisher_memory(
     # C >= 1. Its Cholesky factor is right row by row if it is scaled like this.
     size = np.sqrt(np.diag(noise))
     even = noise / np.outer(size, size)
-    if np.linalg.cond(even) > 0.1 / (len(A) * np.finfo(float).eps):
+    # Not its condition, for which rounding below zero is as good as above.
+    N = len(A)
+    if np.linalg.eigvalsh(even)[0] <= N * (N + 1) * np.finfo(float).eps:
         return unknown
     factor, found = np.linalg.cholesky(even), []
     for _ in range(lags):
