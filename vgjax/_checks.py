@@ -72,6 +72,26 @@ def real_floating(x: Any, name: str) -> np.dtype:
     return dtype
 
 
+def any_floating(x: Any, name: str) -> None:
+    """Refuse numbers that are not floating, of half, single or double precision."""
+    dtype = jnp.result_type(x)
+    known = (jnp.bfloat16, np.float16, np.float32, np.float64)
+    if not jnp.issubdtype(dtype, jnp.inexact) or jnp.finfo(dtype).dtype not in known:
+        msg = (
+            f"Argument `{name}` must be bfloat16, float16, float32 or float64, or "
+            f"complex of these, but has dtype {dtype}."
+        )
+        raise TypeError(msg)
+
+
+def flag(x: Any, name: str) -> bool:
+    """Return x if it is True or False."""
+    if not isinstance(x, (bool, np.bool_)):
+        msg = f"Argument `{name}` must be True or False, but is {x!r}."
+        raise TypeError(msg)
+    return bool(x)
+
+
 def floating_dtype(dtype: Any, name: str) -> np.dtype:
     """Return `dtype` if it is float32, or float64 and that is really available."""
     try:

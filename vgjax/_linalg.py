@@ -117,6 +117,11 @@ def varying_like(tree: Any, *references: Any) -> Any:
     return jax.tree.map(varied, tree) if axes else tree
 
 
+def is_varying(leaf: Any) -> bool:
+    """Whether an array varies over a mesh, inside of `jax.shard_map`."""
+    return bool(_varying(leaf))
+
+
 def _varying(leaf: Any) -> frozenset:
     """Axes of a mesh over which an array inside of `jax.shard_map` varies."""
     # No public name yet: JAX 0.10 and 0.12 have it here.

@@ -4,18 +4,17 @@
 ``Phi(t, s) = J_t ... J_{s+1}`` has the newest factor on the left.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from vgjax import _checks, activations
+from vgjax import activations
+from vgjax._layout import layout_of
+from vgjax._system import System, jacobian, system
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.trajectories import first, flat_step, prepare
 
 
 def state_jacobian(step: Step, carry: Carry, x=None) -> Float[Array, "N N"]:
@@ -28,13 +27,7 @@ def state_jacobian(step: Step, carry: Carry, x=None) -> Float[Array, "N N"]:
 
     Returns:
       (N, N). Entry i, j is the derivative of coordinate i of the next state by
-      coordinate j of the present one.
-
-    Raises:
-      As `vgjax.rollout` does.
-    """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(x):
-        _checks.real_floating(leaf, f"x{jax.tree_util.keystr(path)}")
+      coordinate j of the present one.    """
     inputs = jax.tree.map(lambda a: jnp.asarray(a)[None], x)
     return state_jacobians(step, carry, inputs, length=1)[0]
 
@@ -55,12 +48,8 @@ def state_jacobians(
 
     Returns:
       (T, N, N). ``[t]`` maps changes of ``states[t]`` to changes of ``states[t + 1]``,
-      row = output.
-
-    Raises:
-      As `vgjax.rollout` does.
-    """
-    return _state_jacobians(*prepare(step, carry, inputs, length))
+      row = output.    """
+    return _state_jacobians(system(step, carry, inputs, length))
 
 
 def input_jacobians(step: Step, carry: Carry, inputs: Inputs) -> Float[Array, "T N D"]:
@@ -74,15 +63,11 @@ def input_jacobians(step: Step, carry: Carry, inputs: Inputs) -> Float[Array, "T
 
     Returns:
       (T, N, D). ``[t, i, j]`` is the derivative of coordinate i of ``states[t + 1]`` by
-      number j of ``inputs[t]``, with ``states[t]`` held fixed.
-
-    Raises:
-      As `vgjax.rollout` does.
-    """
+      number j of ``inputs[t]``, with ``states[t]`` held fixed.    """
     if not jax.tree.leaves(inputs):
         msg = f"Argument `inputs` must hold arrays, but is {inputs}."
         raise ValueError(msg)
-    return _input_jacobians(*prepare(step, carry, inputs, None))
+    return _input_jacobians(system(step, carry, inputs))
 
 
 def propagator(
@@ -101,12 +86,8 @@ def propagator(
       length: T, needed where there are no inputs.
 
     Returns:
-      (N, N), row = output: ``Phi(T, 0) = J_T ... J_2 J_1``.
-
-    Raises:
-      As `vgjax.rollout` does.
-    """
-    return _propagator(*prepare(step, carry, inputs, length))
+      (N, N), row = output: ``Phi(T, 0) = J_T ... J_2 J_1``.    """
+    return _propagator(system(step, carry, inputs, length))
 
 
 class Saturation(NamedTuple):
@@ -135,10 +116,6 @@ def saturation(
       `Saturation`: ``lost`` and ``wrong``, (T,) each, fractions of the N rows between 0
       and 1; a lost row is also wrong. A row that is truly zero, or too small for a
       normal number, is neither; NaN where the Jacobian holds one.
-
-    Raises:
-      As `vgjax.rollout` does.
-
     Notes:
       Costs twice what `state_jacobians` does, and holds no stack. Formulas that cancel
       by themselves (`jax.nn.gelu` below -5) and rules of other `jax.custom_vjp` are
@@ -151,71 +128,68 @@ def saturation(
       >>> vgjax.jacobians.saturation(step, jnp.ones(2), inputs).lost
       Array([0. , 0.5], dtype=float32)
     """
-    return _saturation(*prepare(step, carry, inputs, length))
+    return _saturation(system(step, carry, inputs, length))
 
 
-def advance_with_jacobian(step):
-    """Make ``(flat, x) -> (next flat, J)`` of ``step(flat, x) -> (flat, y)``."""
+@jax.jit
+def _state_jacobians(system: System) -> Array:
+    def advance(_, at, x):
+        return None, *system.jacobian(at, x)
 
-    def twice(state, flat, x):
-        new, _ = step(flat._replace(state=state), x)
-        return new.state, new
-
-    def advance(flat, x):
-        J, new = jax.jacrev(twice, has_aux=True)(flat.state, flat, x)
-        return new, J
-
-    return advance
+    return system.scan(advance)[2]
 
 
-@partial(jax.jit, static_argnums=(0, 4))
-def _state_jacobians(frozen, weights, carry, inputs, T):
-    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-    return jax.lax.scan(advance_with_jacobian(step), flat, inputs, length=T)[1]
+@jax.jit
+def _input_jacobians(system: System) -> Array:
+    layout = layout_of(system.first_input())
+
+    def advance(_, at, x):
+        held = layout.flatten(jax.tree.leaves(x))
+
+        def after(numbers):
+            new, _ = system.step(at, layout.unflatten(numbers, held.passengers))
+            return new.state, new
+
+        new, J = jacobian(after, held.state)
+        return None, new, J
+
+    return system.scan(advance)[2]
 
 
-@partial(jax.jit, static_argnums=(0, 4))
-def _input_jacobians(frozen, weights, carry, inputs, T):
-    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-    unravel = ravel_pytree(first(inputs))[1]
-    by_input = jax.jacrev(lambda x, flat: step(flat, unravel(x))[0].state)
-
-    def advance(flat, x):
-        return step(flat, x)[0], by_input(ravel_pytree(x)[0], flat)
-
-    return jax.lax.scan(advance, flat, inputs, length=T)[1]
-
-
-@partial(jax.jit, static_argnums=(0, 4))
-def _propagator(frozen, weights, carry, inputs, T):
-    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-
+@jax.jit
+def _propagator(system: System) -> Array:
     def last(state):
-        start = flat._replace(state=state)
-        return jax.lax.scan(step, start, inputs, length=T)[0].state
+        def advance(_, at, x):
+            return None, system.step(at, x)[0], None
 
-    return jax.jacrev(last)(flat.state)
+        at = system.from_state(state).scan(advance)[1]
+        return at.state, None
+
+    return jacobian(last, system.start.state)[1]
 
 
-@partial(jax.jit, static_argnums=(0, 4))
-def _saturation(frozen, weights, carry, inputs, T):
-    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-    exact = advance_with_jacobian(activations.exact(step))
-    plain = advance_with_jacobian(activations.plain(step))
+@jax.jit
+def _saturation(system: System) -> Saturation:
+    def jacobian_of(step, at, x):
+        def after(state):
+            new, _ = step(at._replace(state=state), x)
+            return new.state, new
 
-    def advance(flat, x):
-        new, true = exact(flat, x)
-        _, found = plain(flat, x)
+        return jacobian(after, at.state)
+
+    def advance(_, at, x):
+        new, true = jacobian_of(activations.exact(system.step), at, x)
+        _, plain = jacobian_of(activations.plain(system.step), at, x)
         # Largest entries: squares would underflow where it matters.
         size = jnp.max(jnp.abs(true), axis=1)
-        lost = (size > 0) & (jnp.max(jnp.abs(found), axis=1) == 0)
-        off = jnp.max(jnp.abs(found - true), axis=1)
+        lost = (size > 0) & (jnp.max(jnp.abs(plain), axis=1) == 0)
+        off = jnp.max(jnp.abs(plain - true), axis=1)
         wrong = (size > 0) & ~(off <= 0.01 * size)  # NaN is wrong
 
         def fraction(rows):
-            rows = jnp.mean(rows.astype(size.dtype))
+            rows = jnp.mean(rows.astype(system.product_dtype))
             return jnp.where(jnp.any(jnp.isnan(size)), jnp.nan, rows)
 
-        return new, Saturation(fraction(lost), fraction(wrong))
+        return None, new, Saturation(fraction(lost), fraction(wrong))
 
-    return jax.lax.scan(advance, flat, inputs, length=T)[1]
+    return system.scan(advance)[2]

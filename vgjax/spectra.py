@@ -9,11 +9,10 @@ from jax import Array
 from jax.core import Tracer
 
 from vgjax import _checks
+from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.jacobians import advance_with_jacobian
 from vgjax.products import Spectrum
 from vgjax.products.spectrum import tracked_spectrum
-from vgjax.trajectories import first, flat_step, prepare
 
 
 def jacobian_spectrum(
@@ -74,11 +73,12 @@ def jacobian_spectrum(
       Array([[ -4., -17.],
              [-14., -28.]], dtype=float32)
     """
-    prepared = prepare(step, carry, inputs, length)
-    every = _checks.whole(every, "every", 1, prepared.T)
+    measured = system(step, carry, inputs, length)
+    every = _checks.whole(every, "every", 1, measured.T)
+    reverse = _checks.flag(reverse, "reverse")
     if dtype is not None:
         dtype = _checks.floating_dtype(dtype, "dtype")
-    return _jacobian_spectrum(*prepared, every, bool(reverse), dtype)
+    return _jacobian_spectrum(measured, every=every, reverse=reverse, dtype=dtype)
 
 
 class Rates(NamedTuple):
@@ -143,27 +143,26 @@ def _growth_rates(spectrum: Spectrum, used: Array) -> Rates:
     )
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def _jacobian_spectrum(frozen, weights, carry, inputs, T, every, reverse, dtype):
-    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-    advance = advance_with_jacobian(step)
+@partial(jax.jit, static_argnames=("every", "reverse", "dtype"))
+def _jacobian_spectrum(system: System, *, every, reverse, dtype) -> Spectrum:
     options = {
-        "N": flat.state.size,
-        "T": T,
+        "N": system.N,
+        "T": system.T,
         "every": every,
-        "dtype": flat.state.dtype if dtype is None else dtype,
+        "dtype": system.product_dtype if dtype is None else dtype,
     }
+    start, inputs = system.start, system.inputs
     if not reverse:
-        return tracked_spectrum(advance, flat, inputs, **options)
+        return tracked_spectrum(system.jacobian, start, inputs, **options)
 
-    def carries_before(flat, x):
-        return step(flat, x)[0], flat
+    def points_before(_, at, x):
+        return None, system.step(at, x)[0], at
 
     # Suffixes are prefixes of the transposed factors, last one first.
-    carries = jax.lax.scan(carries_before, flat, inputs, length=T)[1]
-    last_first = jax.tree.map(lambda a: a[::-1], (carries, inputs))
+    points = system.scan(points_before)[2]
+    last_first = jax.tree.map(lambda a: a[::-1], (points, inputs))
 
-    def factor(carry, carry_and_input):
-        return carry, advance(*carry_and_input)[1].T
+    def factor(_, point_and_input):
+        return None, system.jacobian(*point_and_input)[1].T
 
     return tracked_spectrum(factor, None, last_first, **options)
