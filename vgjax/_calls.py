@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -42,7 +43,7 @@ def check_step(step: Any) -> None:
     library = kind.__module__.partition(".")[0]
     if library == "flax" and kind.__name__ in _SEQUENCE_MODELS:
         _refuse(
-            f"is a {kind.__name__} of Flax, which runs a whole sequence; give its cell"
+            f"is the {kind.__name__} of Flax, which runs a whole sequence; give its cell"
         )
     if hasattr(step, "apply") and hasattr(step, "scope"):
         _refuse(
@@ -78,7 +79,7 @@ def checked_pair(result: Any) -> tuple[Any, Any]:
     if not (isinstance(result, tuple) and len(result) == 2):
         msg = (
             f"Argument `step` must return the pair (carry, y), "
-            f"but returns {type(result).__name__}."
+            f"but returns {_kind(result)}."
         )
         raise TypeError(msg)
     for leaf in jax.tree.leaves(result):
@@ -92,7 +93,12 @@ def checked_pair(result: Any) -> tuple[Any, Any]:
     return result
 
 
-def hint(error: Exception, carry: Any, inputs: Any) -> str | None:
+def _kind(result: Any) -> str:
+    is_array = isinstance(result, jax.Array)
+    return "an array alone" if is_array else type(result).__name__
+
+
+def hint(error: Exception, step: Any, carry: Any, inputs: Any) -> str | None:
     """Say what is likely wrong with a call in which the step itself failed.
 
     None where nothing is: then the error is the user's own, and stays as it is.
@@ -105,7 +111,8 @@ def hint(error: Exception, carry: Any, inputs: Any) -> str | None:
     if type(error).__module__ == "flax.errors":
         return (
             f"Argument `variables` must be what `module.init` returned for this very "
-            f"module, but does not fit it: {str(error).partition(chr(10))[0]}"
+            f"module, and what is random or changes must be named by `rngs` and "
+            f"`mutable`, but Flax says: {str(error).partition(' (http')[0]}"
         )
     leaves = jax.tree.leaves(inputs)
     if isinstance(inputs, (list, tuple)) and len(leaves) > 1:
@@ -130,7 +137,26 @@ def hint(error: Exception, carry: Any, inputs: Any) -> str | None:
             f"shapes {_listed(shapes)} and {_listed([a.shape for a in leaves])}, which "
             f"the step does not take; for a batch write jax.vmap."
         )
+    if _is_nnx_module(step) and _takes_one(step):
+        return (
+            f"Argument `step` must be called as step(carry, x), but {type(step).__name__} "
+            f"needs one argument only and fails with two; of a model give the cell."
+        )
     return None
+
+
+def _is_nnx_module(step: Any) -> bool:
+    # Not loaded, Flax cannot have made it.
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(step, nnx.Module)
+
+
+def _takes_one(step: Any) -> bool:
+    try:
+        inspect.signature(step).bind(None)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _listed(shapes: list) -> str:

@@ -43,6 +43,23 @@ class Program:
             and self._key == other._key
         )
 
+    def outputs(self) -> Any:
+        """Return the places of the results, in the structure that they had."""
+        return jax.tree.unflatten(self.out, range(self.out.num_leaves))
+
+    def depends(self, outputs: Sequence[int], argument: int) -> bool:
+        """Whether one of some results may depend on an argument, both by place.
+
+        An equation that holds a program counts as a whole.
+        """
+        touched = {self.jaxpr.invars[argument]}
+        for eqn in self.jaxpr.eqns:
+            variables = [v for v in eqn.invars if not isinstance(v, core.Literal)]
+            if touched.intersection(variables):
+                touched.update(eqn.outvars)
+        results = [self.jaxpr.outvars[place] for place in outputs]
+        return any(not isinstance(v, core.Literal) and v in touched for v in results)
+
     @functools.cached_property
     def primitives(self) -> frozenset[str]:
         """Names of all primitives that the program applies, at any depth."""

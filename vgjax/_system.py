@@ -224,6 +224,7 @@ def system(
     owner, call = _calls.owned(step)
     tree = _Tree(owner)
     changing: list[int] = []
+    floating: list[int] = []  # those of them that could be differentiated
 
     def advance(arrays, state, passengers, x):
         # New lists: a module may change what it is given.
@@ -233,6 +234,7 @@ def system(
         new, y = _calls.checked_pair(result)
         point = layout.flatten(kept(layout, new))
         changing[:], changed = tree.changes(owner, arrays)
+        floating[:] = [i for i in changing if _is_inexact(arrays[i])]
         return point.state, point.passengers, changed, y
 
     x = jax.tree.map(_one_step, inputs)
@@ -241,10 +243,22 @@ def system(
     except Exception as error:
         said = None
         if not str(error).startswith("Argument `"):
-            said = _calls.hint(error, carry, inputs)
+            said = _calls.hint(error, step, carry, inputs)
         if said is None:
             raise
         raise ValueError(said) from error
+    # Averages that nothing reads are no part of the state.
+    state, passengers, _, y = program.outputs()
+    read_at = jax.tree.leaves((state, passengers, y))
+    is_free = getattr(owner, "moves_statistics", False)
+    read = [i for i in floating if not is_free or program.depends(read_at, i)]
+    if read:
+        msg = (
+            f"Argument `step` must not change floating Variables while it steps, but "
+            f"changes {tree.paths[tree.places[read[0]]]}; call .eval() on the module "
+            f"first, or move them into the carry."
+        )
+        raise ValueError(msg)
     changed = [tree.arrays[place] for place in changing]
     start = Point(start.state, (*start.passengers, *changed))
     return System(
@@ -280,14 +294,6 @@ class _Tree:
         now = [leaves[place] for place in self.places]
         pairs = zip(arrays, now, strict=True)
         changing = [i for i, (old, new) in enumerate(pairs) if new is not old]
-        for i in changing:
-            if jnp.issubdtype(arrays[i].dtype, jnp.inexact):
-                msg = (
-                    f"Argument `step` must not change floating Variables while it "
-                    f"steps, but changes {self.paths[self.places[i]]}; call .eval() on "
-                    f"the module first, or move them into the carry."
-                )
-                raise ValueError(msg)
         return changing, tuple(
             jnp.asarray(now[i], arrays[i].dtype)
             if jnp.issubdtype(arrays[i].dtype, jnp.number)
@@ -299,6 +305,10 @@ class _Tree:
 def _one_step(leaf: Array) -> Any:
     """What the step is traced with; in `shard_map` it must vary over the same axes."""
     return leaf[0] if is_varying(leaf) else jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+
+def _is_inexact(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
 def is_array(leaf: Any) -> bool:

@@ -1,6 +1,6 @@
 """Adapters to the protocol ``step(carry, x) -> (carry, y)``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,16 +9,32 @@ import jax
 from vgjax._typing import Carry, Step
 
 
-def from_linen(module: Any, variables: Any) -> Step:
+def from_linen(
+    module: Any,
+    variables: Any,
+    *,
+    rngs: Mapping[str, Any] | None = None,
+    mutable: str | Sequence[str] = (),
+) -> Step:
     """Return the step that a Flax linen cell takes with these variables.
 
     Args:
       module: a linen module whose ``apply(variables, carry, x)`` gives (carry, y), such
         as `flax.linen.LSTMCell`. Not `flax.linen.RNN`, which runs the whole sequence.
       variables: what ``module.init`` returned, with its "params" collection.
+      rngs: a key for each stream, such as ``{"dropout": key}``, split at every step.
+      mutable: collections that change while it steps, such as "batch_stats". They
+        travel from step to step. Floating ones are not differentiated, and are refused
+        where the next state or the output depends on them: then they belong into the
+        carry.
+
+    Returns:
+      A step. With `rngs` or `mutable` it changes itself when it is called, as a module
+      of Flax nnx does; what vgjax measures leaves it as it was.
 
     Raises:
       TypeError: `module` has no ``apply``, or `variables` is not a mapping.
+      ValueError: `variables` has no collection "params".
 
     Examples:
       >>> import jax, vgjax
@@ -36,13 +52,27 @@ def from_linen(module: Any, variables: Any) -> Step:
             f"but is {type(module).__name__}."
         )
         raise TypeError(msg)
+    if type(module).__name__ in ("RNN", "Bidirectional"):
+        msg = (
+            f"Argument `module` must be a cell, but is a {type(module).__name__}, which "
+            f"runs a whole sequence; give its cell, and the cell's variables."
+        )
+        raise TypeError(msg)
     if not hasattr(variables, "keys"):
         msg = (
             f"Argument `variables` must be the mapping that `module.init` returned, "
             f"but is {type(variables).__name__}."
         )
         raise TypeError(msg)
-    return _LinenStep(module, variables)
+    if "params" not in variables:
+        msg = (
+            f"Argument `variables` must be what `module.init` returned, with its "
+            f"collection 'params', but has only {sorted(map(str, variables))}; of "
+            f"parameters alone make {{'params': parameters}}."
+        )
+        raise ValueError(msg)
+    mutable = (mutable,) if isinstance(mutable, str) else tuple(mutable)
+    return _LinenStep(module, variables, dict(rngs or {}), mutable)
 
 
 def from_equinox(cell: Any) -> Step:
@@ -69,11 +99,11 @@ def from_function(
 ) -> Step:
     """Return the step that a function takes with these parameters.
 
-    A closure over its parameters is a step too, but bakes them into the program, and
-    each new closure is compiled anew; this is not.
+    A closure over its parameters is a step too, but says nothing of what they are:
+    `vgjax.gradients` differentiates by the parameters of a step.
 
     Args:
-      fn: ``fn(params, carry, x) -> (carry, y)``, the same function object every time.
+      fn: ``fn(params, carry, x) -> (carry, y)``.
       params: a PyTree of arrays.
 
     Raises:
@@ -95,15 +125,33 @@ def from_function(
 
 
 # Registered dataclasses, not jax.tree_util.Partial: a Partial of `module.apply` holds
-# the bound method, and is traced again for every new but equal module.
+# the bound method, which is no PyTree of the variables.
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass
 class _LinenStep:
     module: Any = field(metadata={"static": True})
     variables: Any
+    rngs: dict = field(default_factory=dict)
+    mutable: tuple[str, ...] = field(default=(), metadata={"static": True})
 
     def __call__(self, carry, x):
-        return self.module.apply(self.variables, carry, x)
+        if not (self.rngs or self.mutable):
+            return self.module.apply(self.variables, carry, x)
+        pairs = {name: jax.random.split(key) for name, key in self.rngs.items()}
+        now = {name: pair[1] for name, pair in pairs.items()}
+        self.rngs = {name: pair[0] for name, pair in pairs.items()}
+        if not self.mutable:
+            return self.module.apply(self.variables, carry, x, rngs=now)
+        result, updates = self.module.apply(
+            self.variables, carry, x, rngs=now, mutable=list(self.mutable)
+        )
+        self.variables = {**self.variables, **updates}
+        return result
+
+    @property
+    def moves_statistics(self) -> bool:
+        """Whether floating variables may change that no state depends on."""
+        return bool(self.mutable)
 
 
 @jax.tree_util.register_dataclass

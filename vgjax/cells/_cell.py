@@ -39,8 +39,21 @@ class Cell(nnx.RNNCellBase):
           The next carry, and the output y, (features,) where the cell does not say
           otherwise.
         """
+        self.check_carry(carry)
         _checks.shape(inputs, "inputs", "D", D=self.inputs)
         return self.advance(carry, inputs)
+
+    def check_carry(self, carry: Carry) -> None:
+        """Refuse a carry of another structure, or other shapes, than the first one."""
+        wanted = jax.eval_shape(self.first_carry)
+        same = jax.tree.structure(carry) == jax.tree.structure(wanted)
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (carry, wanted)]
+        if not same or shapes[0] != shapes[1]:
+            msg = (
+                f"Argument `carry` must have the shapes {shapes[1]}, as of "
+                f"initialize_carry(), but has {shapes[0]}."
+            )
+            raise ValueError(msg)
 
     def advance(self, carry: Carry, x: Any) -> tuple[Carry, Any]:
         """Take one step, with inputs that fit."""

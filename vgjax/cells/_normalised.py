@@ -217,6 +217,7 @@ class _BatchNormCell(Cell):
 
     def __call__(self, carry, inputs):
         """Take one step of the whole batch, inputs (batch, D); frozen, of one, (D,)."""
+        self.check_carry(carry)
         if self.batch is None:
             _checks.shape(inputs, "inputs", "D", D=self.inputs)
         else:
