@@ -60,7 +60,7 @@ class System:
     @property
     def product_dtype(self) -> np.dtype:
         """Of products of Jacobians: float32 where the state has half precision."""
-        return jnp.promote_types(self.dtype, jnp.float32)
+        return np.dtype(np.float64 if self.dtype == np.float64 else np.float32)
 
     def step(self, at: Point, x: Any) -> tuple[Point, Any]:
         """Take one step: the next point, and the output."""
