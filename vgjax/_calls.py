@@ -34,7 +34,11 @@ def owned(step: Any) -> tuple[Any, Callable]:
             return call(owner["func"], *owner["args"], carry, x, **owner["keywords"])
 
         return owner, partially
-    return step, lambda step, carry, x: step(carry, x)
+    return step, _called
+
+
+def _called(step: Any, *arguments: Any, **keywords: Any) -> Any:
+    return step(*arguments, **keywords)
 
 
 def check_step(step: Any) -> None:
@@ -114,6 +118,10 @@ def hint(error: Exception, step: Any, carry: Any, inputs: Any) -> str | None:
             f"module, and what is random or changes must be named by `rngs` and "
             f"`mutable`, but Flax says: {str(error).partition(' (http')[0]}"
         )
+    if type(error).__module__.startswith("jax.errors") or isinstance(
+        error, jax.errors.JAXTypeError
+    ):
+        return None
     leaves = jax.tree.leaves(inputs)
     if isinstance(inputs, (list, tuple)) and len(leaves) > 1:
         return (
@@ -122,7 +130,7 @@ def hint(error: Exception, step: Any, carry: Any, inputs: Any) -> str | None:
             f"{len(leaves)} arrays, which the step does not take; is one of each step "
             f"meant, stack them: jnp.stack(inputs)."
         )
-    if leaves and all(leaf.ndim == 1 for leaf in leaves):
+    if jax.tree_util.all_leaves([inputs]) and leaves and leaves[0].ndim == 1:
         return (
             f"Argument `inputs` must have shape (T, D), but has shape "
             f"{leaves[0].shape}, and the step does not take a single number; for D = 1 "

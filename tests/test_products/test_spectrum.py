@@ -375,3 +375,10 @@ def test_new_matrices_of_the_same_shape_are_not_traced_again(dtype):
 def test_wrong_arguments_are_refused_by_name(matrices, options, error, sentence):
     with pytest.raises(error, match=sentence):
         products.product_spectrum(matrices, **options)
+
+
+def test_values_of_directions_that_do_not_couple_are_descending(dtype):
+    # Both have the power of two 1.
+    chain = jnp.stack([jnp.diag(jnp.asarray([2.38, 3.2], dtype))])
+    found = products.product_spectrum(chain).log_singular_values
+    np.testing.assert_allclose(found, np.log([[3.2, 2.38]]), rtol=1e-6)

@@ -53,8 +53,8 @@ def exact(fn: Callable[..., Any]) -> Callable[..., Any]:
       of ``1 + tanh(x)``, which cancels nothing, becomes right, but `jax.nn.gelu` has
       0 for x < -5 as a factor in its formula. Functions with a derivative of their own
       (`jax.custom_jvp`, `jax.custom_vjp`) keep it. Derivatives taken inside `fn` are
-      part of its program already, and stay what they are. Other dtypes than float32
-      and float64 keep JAX's derivatives.
+      part of its program already, and stay what they are. Half precision is computed in
+      float32, as JAX does on a CPU; complex numbers keep JAX's derivatives.
 
     Examples:
       >>> import jax
@@ -98,10 +98,13 @@ def plain(fn: Callable[..., Any]) -> Callable[..., Any]:
 def _exact_step(eqn: core.JaxprEqn, values: list) -> Any:
     """The results of one step of a program, or None where it is to run as it is."""
     ours = OURS.get(eqn.primitive)
-    if ours is None or values[0].dtype not in (jnp.float32, jnp.float64):
-        return None
     # `accuracy` asks for another approximation than the default.
-    return ours(values[0]) if eqn.params.get("accuracy") is None else None
+    if ours is None or eqn.params.get("accuracy") is not None:
+        return None
+    (x,) = values
+    if x.dtype in (jnp.bfloat16, jnp.float16):
+        return ours(x.astype(jnp.float32)).astype(x.dtype)
+    return ours(x) if x.dtype in (jnp.float32, jnp.float64) else None
 
 
 def _plain_step(eqn: core.JaxprEqn, values: list) -> Any:

@@ -160,7 +160,8 @@ def values_of(frame: Couplings) -> Array:
         return jnp.where(coupled, values, diagonal)
 
     values = jax.lax.cond(any_in_batch(coupled), from_svd, lambda d: d, diagonal)
-    return jnp.where(frame.alive, values, -jnp.inf)
+    # Directions are sorted by the powers of two of their scales only.
+    return jnp.sort(jnp.where(frame.alive, values, -jnp.inf), descending=True)
 
 
 def _without_distractions(frame: Couplings, *, by_square: bool = True) -> Array:
