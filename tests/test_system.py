@@ -289,7 +289,7 @@ def test_complex_leaves_are_real_and_imaginary_parts(dtype, tolerance):
     )
     assert one.carry.dtype == kind
     np.testing.assert_allclose(
-        one.carry, two.states[-1, :2] + 1j * two.states[-1, 2:], rtol=rtol
+        one.carry, np.asarray(two.states)[-1, :2] + 1j * np.asarray(two.states)[-1, 2:], rtol=rtol
     )
 
 

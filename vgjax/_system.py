@@ -119,6 +119,17 @@ class System:
         """Return the same system, begun at another state."""
         return replace(self, start=self.start._replace(state=state))
 
+    def last(self, T: int) -> "System":
+        """Return the system of the last T steps, begun where those before end."""
+        cut = self.T - T
+        before, after = (
+            jax.tree.map(lambda a, part=part: a[part], self.inputs)
+            for part in (slice(None, cut), slice(cut, None))
+        )
+        skipped = replace(self, inputs=before, T=cut)
+        _, start, _ = skipped.scan(lambda _, at, x: (None, self.step(at, x)[0], None))
+        return replace(self, start=start, inputs=after, T=T)
+
     def _from(self, at: Point, x: Any) -> Callable:
         def advance(state):
             new, _ = self.step(at._replace(state=state), x)

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import any_in_batch, matmul
+from vgjax._layout import Point
+from vgjax._linalg import any_in_batch, matmul, varying_like
+from vgjax._system import System
 from vgjax.lyapunov._growth import (
     Chain,
     Push,
@@ -17,7 +19,6 @@ from vgjax.lyapunov._growth import (
     grow,
     input_at,
 )
-from vgjax.lyapunov._tangent import pull_back, push_forward
 from vgjax.products import (
     GradedProduct,
     LogSVD,
@@ -26,7 +27,6 @@ from vgjax.products import (
     log_svd,
     push,
 )
-from vgjax.trajectories import Flat
 
 # As a power of eps: 1e-11 in float64, 1e-5 in float32.
 _ERROR = 0.7
@@ -42,27 +42,24 @@ class Sweep(NamedTuple):
 class _Road(NamedTuple):
     """A trajectory in chunks, of which only the first states are kept."""
 
-    step: Callable  # (flat, x) -> (flat, y)
-    inputs: Any  # (T, ...)
-    T: int
+    system: System
     times: Array  # (chunks, c), as of `chunked_times`
-    starts: Flat  # (chunks, ...), what each chunk starts from
+    starts: Point  # (chunks, ...), what each chunk starts from
 
 
-def sweeps(
-    step: Callable, flat: Flat, inputs: Any, T: int, c: int
-) -> Callable[[Array], Sweep]:
+def sweeps(system: System, c: int) -> Callable[[Array], Sweep]:
     """Make ``sweep(V) -> Sweep`` of the product Phi of T steps, V an (N, k) block.
 
     Values on the way back are those on the way there or larger, and none is above those
     of Phi: but for round-off, which is not the same both ways.
     """
-    road = _Road(step, inputs, T, chunked_times(T, c), flat)
-    starts = jax.lax.scan(lambda f, t: (_states(road, f, t)[0], f), flat, road.times)[1]
+    start = varying_like(system.start, system)
+    road = _Road(system, chunked_times(system.T, c), start)
+    starts = jax.lax.scan(lambda a, t: (_points(road, a, t)[0], a), start, road.times)[1]
     road = road._replace(starts=starts)
 
     def sweep(V: Array) -> Sweep:
-        Q, there = _carried_forward(road, flat, V)
+        Q, there = _carried_forward(road, start, V)
         basis, back = _carried_back(road, Q)
         A, values, B = log_svd(back)
         svd = LogSVD(matmul(Q, B), values, matmul(basis, A))
@@ -71,55 +68,57 @@ def sweeps(
     return sweep
 
 
-def _states(road: _Road, flat: Flat, times: Array) -> tuple[Flat, Flat]:
+def _points(road: _Road, at: Point, times: Array) -> tuple[Point, Point]:
     """Take the steps of a chunk: where they end, and what each starts from."""
     is_padded = _is_padded(road)
 
-    def advance(flat, t):
-        new, _ = road.step(flat, input_at(road.inputs, t))
+    def advance(at, t):
+        new, _ = road.system.step(at, input_at(road.system.inputs, t))
         if is_padded:
-            new = jax.tree.map(lambda n, f: jnp.where(t >= 0, n, f), new, flat)
-        return new, flat
+            new = jax.tree.map(lambda n, a: jnp.where(t >= 0, n, a), new, at)
+        return new, at
 
-    return jax.lax.scan(advance, flat, times)
+    return jax.lax.scan(advance, at, times)
 
 
-def _carried_forward(road: _Road, flat: Flat, V: Array) -> tuple[Array, GradedProduct]:
+def _carried_forward(
+    road: _Road, start: Point, V: Array
+) -> tuple[Array, GradedProduct]:
     """Return basis and triangle of the product times a block."""
-    push_block = push_forward(road.step)
 
-    def push_at(flat, V, t):
-        return push_block(flat, V, input_at(road.inputs, t))
+    def push_at(at, V, t):
+        return road.system.push(at, input_at(road.system.inputs, t), V)
 
     chain = _with_triangles(push_at, V)
 
     def along(block_and_product, times):
         return _grown(road, chain, block_and_product, times, times), None
 
-    start = (first_block(flat, V), identity(V.shape[1], V.dtype))
-    (block, product), _ = jax.lax.scan(along, start, road.times)
+    begin = (first_block(start, V), identity(V.shape[1], V.dtype))
+    begin = varying_like(begin, road.system)
+    (block, product), _ = jax.lax.scan(along, begin, road.times)
     return block.basis, product
 
 
 def _carried_back(road: _Road, Q: Array) -> tuple[Array, GradedProduct]:
     """Return basis and triangle of the transposed product times a block."""
-    pull_block = pull_back(road.step)
 
-    def pull_at(_, U, flat_and_time):
-        flat, t = flat_and_time
-        return (), pull_block(flat, U, input_at(road.inputs, t))
+    def pull_at(_, U, point_and_time):
+        at, t = point_and_time
+        return (), road.system.pull(at, input_at(road.system.inputs, t), U)
 
     chain = _with_triangles(pull_at, Q)
 
     def back(block_and_product, chunk):
         times, start = chunk
-        _, states = _states(road, start, times)
-        states, times = jax.tree.map(lambda a: a[::-1], (states, times))
-        return _grown(road, chain, block_and_product, (states, times), times), None
+        _, points = _points(road, start, times)
+        points, times = jax.tree.map(lambda a: a[::-1], (points, times))
+        return _grown(road, chain, block_and_product, (points, times), times), None
 
-    start = (first_block((), Q), identity(Q.shape[1], Q.dtype))
+    begin = (first_block((), Q), identity(Q.shape[1], Q.dtype))
+    begin = varying_like(begin, road.system)
     chunks = (road.times, road.starts)
-    (block, product), _ = jax.lax.scan(back, start, chunks, reverse=True)
+    (block, product), _ = jax.lax.scan(back, begin, chunks, reverse=True)
     return block.basis, product
 
 
@@ -150,7 +149,7 @@ def _extended(product: GradedProduct, seen: tuple[Array, Array]):
 
 
 def _is_padded(road: _Road) -> bool:
-    return road.times.size > road.T
+    return road.times.size > road.system.T
 
 
 def roundoff_per_step(dtype: jnp.dtype) -> float:

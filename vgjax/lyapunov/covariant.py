@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _checks
-from vgjax._linalg import exponent, matmul, roundoff, row_sorted_qr, scaled
+from vgjax._linalg import exponent, matmul, roundoff, row_sorted_qr, scaled, varying_like
+from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import random_basis
-from vgjax.lyapunov._tangent import push_forward
-from vgjax.trajectories import first, flat_step, prepare, state_size
 
 
 class CovariantVectors(NamedTuple):
@@ -75,33 +74,33 @@ def covariant_vectors(
     Source:
       Ginelli et al., Phys. Rev. Lett. 99, 130601 (2007).
     """
-    prepared = prepare(step, carry, inputs, length)
-    N = state_size(prepared.carry)
+    measured = system(step, carry, inputs, length)
+    N, T = measured.N, measured.T
     k = N if k is None else _checks.whole(k, "k", 1, N)
-    burn_in = _checks.whole(burn_in, "burn_in", 0, prepared.T - 1)
-    burn_out = _checks.whole(burn_out, "burn_out", 0, prepared.T - burn_in - 1)
-    return _covariant_vectors(*prepared, k, burn_in, burn_out)
+    burn_in = _checks.whole(burn_in, "burn_in", 0, T - 1)
+    burn_out = _checks.whole(burn_out, "burn_out", 0, T - burn_in - 1)
+    return _covariant_vectors(measured, k=k, burn_in=burn_in, burn_out=burn_out)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def _covariant_vectors(frozen, weights, carry, inputs, T, k, burn_in, burn_out):
-    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-    N, push = flat.state.size, push_forward(step)
+@partial(jax.jit, static_argnames=("k", "burn_in", "burn_out"))
+def _covariant_vectors(system: System, *, k, burn_in, burn_out):
+    N, T = system.N, system.T
 
     def forward(state, x):
-        flat, basis = state
-        flat, image = push(flat, basis, x)
+        at, basis = state
+        at, image = system.push(at, x, basis)
         Q, R, row_size = row_sorted_qr(image)
         floor = roundoff(N, R.dtype) * row_size[:k]
-        return (flat, Q), (Q, R, jnp.abs(jnp.diagonal(R)) <= floor)
+        return (at, Q), (Q, R, jnp.abs(jnp.diagonal(R)) <= floor)
 
     def part(start, stop):
-        return jax.tree.map(lambda a: a[start:stop], inputs)
+        return jax.tree.map(lambda a: a[start:stop], system.inputs)
 
-    basis = random_basis(N, k, flat.state.dtype)
+    basis = random_basis(N, k, system.product_dtype)
+    begin = varying_like((system.start, basis), system)
     start, _ = jax.lax.scan(
         lambda state, x: (forward(state, x)[0], None),
-        (flat, basis),
+        begin,
         part(0, burn_in),
         length=burn_in,
     )
@@ -124,7 +123,7 @@ def _covariant_vectors(frozen, weights, carry, inputs, T, k, burn_in, burn_out):
         growth = -e.astype(R.dtype) * math.log(2) - jnp.log(size)
         return before, (before, growth)
 
-    eye = jnp.eye(k, dtype=Q.dtype)
+    eye = varying_like(jnp.eye(k, dtype=Q.dtype), Q)
     _, (C, growth) = jax.lax.scan(backward, eye, R, reverse=True)
     S = T - burn_in - burn_out
     C = jnp.concatenate([C, eye[None]])[: S + 1]

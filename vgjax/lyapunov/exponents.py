@@ -12,7 +12,8 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax._linalg import descending, exponent, scaled
+from vgjax._linalg import descending, exponent, scaled, varying_like
+from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import (
     Chain,
@@ -24,8 +25,6 @@ from vgjax.lyapunov._growth import (
     input_at,
     random_basis,
 )
-from vgjax.lyapunov._tangent import push_forward
-from vgjax.trajectories import first, flat_step, prepare, state_size
 
 # The most steps of one record, and so of one group.
 _LONGEST_RECORD = 32
@@ -126,15 +125,17 @@ def lyapunov_spectrum(
       >>> found.exponents.round(2)
       Array([ 0.96, -0.96], dtype=float32)
     """
-    prepared = prepare(step, carry, inputs, length)
-    N = state_size(prepared.carry)
+    measured = system(step, carry, inputs, length)
+    N, T = measured.N, measured.T
     k = N if k is None else _checks.whole(k, "k", 1, N)
-    qr_every = _checks.whole(qr_every, "qr_every", 1, prepared.T)
-    burn_in = _checks.whole(burn_in, "burn_in", 0, prepared.T - qr_every)
+    qr_every = _checks.whole(qr_every, "qr_every", 1, T)
+    burn_in = _checks.whole(burn_in, "burn_in", 0, T - qr_every)
     if tol is not None:
         wanted = "a number of at least 0"
         tol = _checks.number(tol, "tol", wanted, lambda x: x >= 0)
-    found = _lyapunov_spectrum(*prepared, k, burn_in, qr_every, tol)
+    found = _lyapunov_spectrum(
+        measured, k=k, burn_in=burn_in, qr_every=qr_every, tol=tol
+    )
     _warn_of_roundoff(found, qr_every)
     return found
 
@@ -230,16 +231,14 @@ def _digits(dtype: jnp.dtype) -> float:
     return -math.log(jnp.finfo(dtype).eps)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def _lyapunov_spectrum(frozen, weights, carry, inputs, T, k, burn_in, qr_every, tol):
-    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-    N, dtype = flat.state.size, flat.state.dtype
+@partial(jax.jit, static_argnames=("k", "burn_in", "qr_every"))
+def _lyapunov_spectrum(system: System, *, k, burn_in, qr_every, tol):
+    N, T, dtype = system.N, system.T, system.product_dtype
     c = _record_length(T - burn_in, qr_every)
     R = (T - burn_in) // c
-    push = push_forward(step)
 
-    def push_at(flat, basis, t):
-        return push(flat, basis, input_at(inputs, t))
+    def push_at(at, basis, t):
+        return system.push(at, input_at(system.inputs, t), basis)
 
     def read(seen: Reading):
         return jnp.log(jnp.abs(jnp.diagonal(seen.triangle))), seen.noise
@@ -257,12 +256,13 @@ def _lyapunov_spectrum(frozen, weights, carry, inputs, T, k, burn_in, qr_every, 
         begin = block._replace(carry=(block.carry, jnp.zeros((), jnp.int32)))
         even = chain._replace(push=_kept_near_one(push_at))
         end, (logs, noise), *_ = factored_steps(even, begin, t, active, qr_every)
-        flat, e = end.carry
+        at, e = end.carry
         growth = jnp.sum(logs, axis=0) + e.astype(dtype) * math.log(2)
-        return end._replace(carry=flat), (growth, jnp.any(noise, axis=0))
+        return end._replace(carry=at), (growth, jnp.any(noise, axis=0))
 
     times = chunked_times(T, c)
-    block = first_block(flat, random_basis(N, k, dtype))
+    block = first_block(system.start, random_basis(N, k, dtype))
+    block = varying_like(block, system)
     _, (growth, noise) = jax.lax.scan(record, block, times)
     return _summary(growth[-R:], jnp.any(noise[-R:], axis=0), c, qr_every)
 
@@ -271,10 +271,10 @@ def _kept_near_one(push):
     """Let a push count powers of two in the carry, and leave them out of the block."""
 
     def push_near_one(carry, basis, t):
-        flat, e = carry
-        flat, basis = push(flat, basis, t)
+        at, e = carry
+        at, basis = push(at, basis, t)
         own = exponent(jax.lax.stop_gradient(jnp.max(jnp.abs(basis))))
-        return (flat, e + own), scaled(basis, -own)
+        return (at, e + own), scaled(basis, -own)
 
     return push_near_one
 

@@ -11,15 +11,14 @@ from jax import Array
 from jax.core import Tracer
 
 from vgjax import _checks
-from vgjax._linalg import any_in_batch, matmul
+from vgjax._linalg import any_in_batch, matmul, varying_like
+from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.jacobians import advance_with_jacobian
 from vgjax.lyapunov import _krylov
 from vgjax.lyapunov._growth import random_basis
 from vgjax.lyapunov._krylov import Krylov
 from vgjax.lyapunov._sweeps import roundoff_per_step, sweeps
 from vgjax.products import LogSVD, identity, log_svd, push
-from vgjax.trajectories import first, flat_step, prepare, state_size
 
 # Vectors that go along beside the k asked for: value i converges by the square of
 # sigma_(k+8+1) / sigma_i in each half of a sweep, and faster once blocks are collected.
@@ -147,16 +146,19 @@ def leading_spectrum(
       >>> found.log_singular_values.round(1), bool(found.converged.all())
       (Array([-270.6], dtype=float32), True)
     """
-    prepared = prepare(step, carry, inputs, length)
-    k = _checks.whole(k, "k", 1, state_size(prepared.carry))
-    lag = prepared.T if lag is None else _checks.whole(lag, "lag", 1, prepared.T)
+    measured = system(step, carry, inputs, length)
+    T = measured.T
+    k = _checks.whole(k, "k", 1, measured.N)
+    lag = T if lag is None else _checks.whole(lag, "lag", 1, T)
     if tol is not None:
         tol = _checks.positive(tol, "tol")
     max_sweeps = _checks.whole(max_sweeps, "max_sweeps", 1)
     c = math.isqrt(lag - 1) + 1
     if checkpoint_every is not None:
-        c = _checks.whole(checkpoint_every, "checkpoint_every", 1, prepared.T)
-    found = _leading_spectrum(*prepared, k, lag, min(c, lag), tol, max_sweeps)
+        c = _checks.whole(checkpoint_every, "checkpoint_every", 1, T)
+    found = _leading_spectrum(
+        measured, tol, k=k, lag=lag, c=min(c, lag), max_sweeps=max_sweeps
+    )
     _warn_of_doubt(found, max_sweeps)
     return found
 
@@ -191,24 +193,17 @@ def _warn_of_doubt(found: LeadingSpectrum, max_sweeps: int) -> None:
     warnings.warn(msg, RuntimeWarning, stacklevel=3)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def _leading_spectrum(frozen, weights, carry, inputs, T, k, lag, c, tol, max_sweeps):
-    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-    skipped, inputs = (
-        jax.tree.map(lambda a, part=part: a[part], inputs)
-        for part in (slice(None, T - lag), slice(T - lag, None))
-    )
-    flat, _ = jax.lax.scan(
-        lambda flat, x: (step(flat, x)[0], None), flat, skipped, length=T - lag
-    )
-    N, dtype = flat.state.size, flat.state.dtype
+@partial(jax.jit, static_argnames=("k", "lag", "c", "max_sweeps"))
+def _leading_spectrum(system: System, tol, *, k, lag, c, max_sweeps):
+    system = system.last(lag)
+    N, dtype = system.N, system.product_dtype
     block = k + _SPARE
     if block >= N:
-        return _from_the_product(step, flat, inputs, lag, k)
-    sweep = sweeps(step, flat, inputs, lag, c)
+        return _from_the_product(system, k)
     tol = _DEFAULT_TOL * float(jnp.finfo(dtype).eps) ** 0.5 if tol is None else tol
-    basis, roundoff = random_basis(N, block, dtype), lag * roundoff_per_step(dtype)
-    found = _search(sweep, basis, k, tol, max_sweeps, roundoff)
+    basis = varying_like(random_basis(N, block, dtype), system)
+    roundoff = lag * roundoff_per_step(dtype)
+    found = _search(sweeps(system, c), basis, k, tol, max_sweeps, roundoff)
     return LeadingSpectrum(
         found.log_singular_values[:k],
         found.left[:, :k],
@@ -353,18 +348,15 @@ def _where(flag: Array, a, b):
     return jax.tree.map(lambda x, y: jnp.where(flag, x, y), a, b)
 
 
-def _from_the_product(step, flat, inputs, T: int, k: int) -> LeadingSpectrum:
+def _from_the_product(system: System, k: int) -> LeadingSpectrum:
     """All there is, where the block would be the whole space."""
-    advance = advance_with_jacobian(step)
+    N, dtype = system.N, system.product_dtype
 
-    def extend(state, x):
-        flat, product = state
-        flat, J = advance(flat, x)
-        return (flat, push(product, J)), None
+    def extend(product, at, x):
+        at, J = system.jacobian(at, x)
+        return push(product, J.astype(dtype)), at, None
 
-    N, dtype = flat.state.size, flat.state.dtype
-    start = (flat, identity(N, dtype))
-    (_, product), _ = jax.lax.scan(extend, start, inputs, length=T)
+    product, *_ = system.scan(extend, identity(N, dtype))
     left, values, right = log_svd(product)
     known = ~jnp.isnan(values[:k])
     change = jnp.where(known, jnp.zeros(k, dtype), jnp.nan)
