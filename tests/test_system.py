@@ -289,7 +289,9 @@ def test_complex_leaves_are_real_and_imaginary_parts(dtype, tolerance):
     )
     assert one.carry.dtype == kind
     np.testing.assert_allclose(
-        one.carry, np.asarray(two.states)[-1, :2] + 1j * np.asarray(two.states)[-1, 2:], rtol=rtol
+        one.carry,
+        np.asarray(two.states)[-1, :2] + 1j * np.asarray(two.states)[-1, 2:],
+        rtol=rtol,
     )
 
 
@@ -307,7 +309,9 @@ def test_half_precision_has_jacobians_of_its_own_and_products_in_float32(half):
     expected = np.cumsum(np.log(diagonals.astype(np.float64)), axis=0)
     # XLA need not round a step to half precision where it fuses it with others.
     steps = np.arange(1, 41)[:, None]
-    assert (abs(np.asarray(found) - expected) < 2 * float(jnp.finfo(half).eps) * steps).all()
+    assert (
+        abs(np.asarray(found) - expected) < 2 * float(jnp.finfo(half).eps) * steps
+    ).all()
     assert found[-1, 0] < -50
 
 

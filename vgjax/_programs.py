@@ -193,7 +193,9 @@ def _object_key(value: Any, walk: _Walk) -> Hashable:
         parts = (value.func, value.args, value.keywords)
         return ("partial", *(_key(part, walk) for part in parts))
     if isinstance(value, types.FunctionType):
-        return _function_key(value, walk) if walk.first_time(value) else walk.place(value)
+        return (
+            _function_key(value, walk) if walk.first_time(value) else walk.place(value)
+        )
     if _is_of_jax(kind):
         return _jax_object_key(value, walk)
     if kind is object:  # a sentinel
@@ -206,7 +208,10 @@ def _object_key(value: Any, walk: _Walk) -> Hashable:
 
 
 def _is_of_jax(it: Any) -> bool:
-    return (getattr(it, "__module__", None) or "").partition(".")[0] in ("jax", "jaxlib")
+    return (getattr(it, "__module__", None) or "").partition(".")[0] in (
+        "jax",
+        "jaxlib",
+    )
 
 
 def _function_key(fn: types.FunctionType, walk: _Walk) -> Hashable:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from vgjax import _calls, _checks
 from vgjax._layout import Layout, Point, checked_carry, kept
@@ -26,7 +27,7 @@ from vgjax._typing import Carry, Inputs, Step
 # up to this N; 0.5 GB in float64.
 _LARGEST_JACOBIAN = 8192
 # What a mode of differentiation raises where a step does not have it.
-_NO_RULE = (TypeError, ValueError, NotImplementedError)
+NO_RULE = (TypeError, ValueError, NotImplementedError)
 
 
 @jax.tree_util.register_dataclass
@@ -114,6 +115,18 @@ class System:
     def carry(self, at: Point) -> Carry:
         """Return a point as the carry that the user knows."""
         return self.layout.unflatten(at.state, at.passengers)
+
+    def from_carry(self, leaves: list) -> "System":
+        """Return the same system, begun at the carry with these leaves."""
+        given = [jnp.asarray(leaf) for leaf in leaves]
+        state, passengers = self.layout.flatten(
+            [
+                jnp.astype(a, d) if _is_inexact(a) else a
+                for a, d in zip(given, self.layout.dtypes, strict=True)
+            ]
+        )
+        own = self.start.passengers[len(passengers) :]
+        return replace(self, start=Point(state, (*passengers, *own)))
 
     def from_state(self, state: Array) -> "System":
         """Return the same system, begun at another state."""
@@ -208,7 +221,7 @@ def _first_that_works(ways, *arguments):
     for way in ways:
         try:
             return way(*arguments)
-        except _NO_RULE as error:  # noqa: PERF203
+        except NO_RULE as error:
             reason = reason or error
             if str(error).startswith("Argument `step`"):
                 raise error from reason
@@ -217,6 +230,35 @@ def _first_that_works(ways, *arguments):
         f"finds one: {reason}"
     )
     raise TypeError(msg) from reason
+
+
+def pullback(f: Callable, *primals: Any) -> Callable:
+    """Return ``pull(cotangent)``, a cotangent of each primal, as `jax.vjp` does.
+
+    Where the step has no reverse rule, by the Jacobian in forward mode.
+    """
+    try:
+        out, pull = jax.vjp(f, *primals)
+        jax.eval_shape(pull, out)
+    except NO_RULE as error:
+        return _pullback_by_pushes(f, primals, error)
+    return pull
+
+
+def _pullback_by_pushes(f: Callable, primals: Any, reason: Exception) -> Callable:
+    vector, unravel = ravel_pytree(primals)
+    rows = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(f, *primals)))
+    if rows * vector.size > _LARGEST_JACOBIAN**2:
+        msg = (
+            f"Argument `step` must have a reverse-mode derivative for {vector.size} "
+            f"parameters and numbers of its state, but has none ({reason}); choose "
+            f"fewer by `wrt`."
+        )
+        raise ValueError(msg) from reason
+    _, push = jax.linearize(lambda v: ravel_pytree(f(*unravel(v)))[0], vector)
+    eye = varying_like(jnp.eye(vector.size, dtype=vector.dtype), vector)
+    J = jax.vmap(push, in_axes=1, out_axes=1)(eye)
+    return lambda cotangent: unravel(matmul(ravel_pytree(cotangent)[0], J))
 
 
 def system(
@@ -233,24 +275,24 @@ def system(
     layout, leaves = checked_carry(carry)
     start = layout.flatten(leaves)
     owner, call = _calls.owned(step)
-    tree = _Tree(owner)
+    owned = OwnedArrays(owner)
     changing: list[int] = []
     floating: list[int] = []  # those of them that could be differentiated
 
     def advance(arrays, state, passengers, x):
         # New lists: a module may change what it is given.
-        owner = tree.with_arrays(list(arrays))
+        owner = owned.put_back(list(arrays))
         with jax.default_matmul_precision("highest"):
             result = call(owner, layout.unflatten(state, passengers), x)
         new, y = _calls.checked_pair(result)
         point = layout.flatten(kept(layout, new))
-        changing[:], changed = tree.changes(owner, arrays)
+        changing[:], changed = owned.changes(owner, arrays)
         floating[:] = [i for i in changing if _is_inexact(arrays[i])]
         return point.state, point.passengers, changed, y
 
     x = jax.tree.map(_one_step, inputs)
     try:
-        program, constants = traced(advance, tree.arrays, *start, x)
+        program, constants = traced(advance, owned.arrays, *start, x)
     except Exception as error:
         said = None
         if not str(error).startswith("Argument `"):
@@ -266,19 +308,19 @@ def system(
     if read:
         msg = (
             f"Argument `step` must not change floating Variables while it steps, but "
-            f"changes {tree.paths[tree.places[read[0]]]}; call .eval() on the module "
+            f"changes {owned.paths[owned.places[read[0]]]}; call .eval() on the module "
             f"first, or move them into the carry."
         )
         raise ValueError(msg)
-    changed = [tree.arrays[place] for place in changing]
+    changed = [owned.arrays[place] for place in changing]
     start = Point(start.state, (*start.passengers, *changed))
     return System(
-        program, layout, tuple(changing), T, tree.arrays, constants, start, inputs
+        program, layout, tuple(changing), T, owned.arrays, constants, start, inputs
     )
 
 
-class _Tree:
-    """What a step owns, its arrays apart."""
+class OwnedArrays:
+    """What a step or a loss owns, its arrays apart from the rest."""
 
     def __init__(self, owner: Any):
         flat, self.structure = jax.tree_util.tree_flatten_with_path(owner)
@@ -287,7 +329,8 @@ class _Tree:
         self.places = [i for i, leaf in enumerate(self.leaves) if is_array(leaf)]
         self.arrays = [jnp.asarray(self.leaves[i]) for i in self.places]
 
-    def with_arrays(self, arrays: list) -> Any:
+    def put_back(self, arrays: list) -> Any:
+        """Return what was given, with other arrays."""
         leaves = list(self.leaves)
         for place, array in zip(self.places, arrays, strict=True):
             leaves[place] = array
@@ -315,7 +358,11 @@ class _Tree:
 
 def _one_step(leaf: Array) -> Any:
     """What the step is traced with; in `shard_map` it must vary over the same axes."""
-    return leaf[0] if is_varying(leaf) else jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+    return (
+        leaf[0]
+        if is_varying(leaf)
+        else jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+    )
 
 
 def _is_inexact(x: Array) -> bool:

@@ -27,7 +27,8 @@ def state_jacobian(step: Step, carry: Carry, x=None) -> Float[Array, "N N"]:
 
     Returns:
       (N, N). Entry i, j is the derivative of coordinate i of the next state by
-      coordinate j of the present one.    """
+      coordinate j of the present one.
+    """
     inputs = jax.tree.map(lambda a: jnp.asarray(a)[None], x)
     return state_jacobians(step, carry, inputs, length=1)[0]
 
@@ -48,7 +49,8 @@ def state_jacobians(
 
     Returns:
       (T, N, N). ``[t]`` maps changes of ``states[t]`` to changes of ``states[t + 1]``,
-      row = output.    """
+      row = output.
+    """
     return _state_jacobians(system(step, carry, inputs, length))
 
 
@@ -63,7 +65,8 @@ def input_jacobians(step: Step, carry: Carry, inputs: Inputs) -> Float[Array, "T
 
     Returns:
       (T, N, D). ``[t, i, j]`` is the derivative of coordinate i of ``states[t + 1]`` by
-      number j of ``inputs[t]``, with ``states[t]`` held fixed.    """
+      number j of ``inputs[t]``, with ``states[t]`` held fixed.
+    """
     if not jax.tree.leaves(inputs):
         msg = f"Argument `inputs` must hold arrays, but is {inputs}."
         raise ValueError(msg)
@@ -86,7 +89,8 @@ def propagator(
       length: T, needed where there are no inputs.
 
     Returns:
-      (N, N), row = output: ``Phi(T, 0) = J_T ... J_2 J_1``.    """
+      (N, N), row = output: ``Phi(T, 0) = J_T ... J_2 J_1``.
+    """
     return _propagator(system(step, carry, inputs, length))
 
 
@@ -116,6 +120,7 @@ def saturation(
       `Saturation`: ``lost`` and ``wrong``, (T,) each, fractions of the N rows between 0
       and 1; a lost row is also wrong. A row that is truly zero, or too small for a
       normal number, is neither; NaN where the Jacobian holds one.
+
     Notes:
       Costs twice what `state_jacobians` does, and holds no stack. Formulas that cancel
       by themselves (`jax.nn.gelu` below -5) and rules of other `jax.custom_vjp` are

@@ -1,16 +1,17 @@
 """A loss of a trajectory, and how it moves with each state and output by itself."""
 
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax import _checks
-from vgjax.trajectories import FrozenStep, Prepared, Trajectory, freeze, state_size
+from vgjax import _calls, _checks
+from vgjax._programs import Program, traced
+from vgjax._system import OwnedArrays, System
+from vgjax.trajectories import Trajectory, trajectory_of
 
 Loss: TypeAlias = Callable[[Trajectory], Any] | Any
 """``loss(trajectory) -> scalar``, or (T+1, N) direct cotangents of the states."""
@@ -20,7 +21,22 @@ class Direct(NamedTuple):
     """How a loss moves with each state and output when all others are held fixed."""
 
     states: Array  # (T+1, N), the initial one first
-    outputs: list  # floating leaves of the outputs, (T, ...) each
+    outputs: list  # real parts of the outputs, (T, ...) each
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Reading:
+    """A loss, traced: what it is apart from its arrays is static."""
+
+    program: Program = field(metadata={"static": True})
+    arrays: list  # what the loss owns
+    constants: list  # what it closes over
+
+    def __call__(self, trajectory: Trajectory) -> Array:
+        """Return the loss."""
+        leaves = jax.tree.leaves(trajectory)
+        return self.program(self.constants, *self.arrays, *leaves)[0]
 
 
 @jax.tree_util.register_dataclass
@@ -34,27 +50,20 @@ class _Given:
         return jnp.sum(self.cotangents * trajectory.states)
 
 
-def frozen_loss(loss: Loss, prepared: Prepared) -> tuple[FrozenStep, list]:
-    """Check a loss, and split it into its arrays and the rest."""
+def reading_of(loss: Loss, system: System) -> Reading:
+    """Check a loss, and trace it for the trajectories of a system."""
     if not callable(loss):
-        return freeze(_Given(_checked_cotangents(loss, prepared)))
-    if inspect.ismethod(loss):
-        msg = (
-            f"Argument `loss` must be a function or a callable PyTree, but is the "
-            f"bound method {loss.__qualname__}, whose arrays would be frozen at first "
-            f"use."
-        )
-        raise TypeError(msg)
-    frozen, arrays = freeze(loss)
-    try:
-        hash(frozen)
-    except TypeError:
-        msg = (
-            f"Argument `loss` must be hashable or a PyTree of arrays, but "
-            f"{type(loss).__name__} is neither; wrap it with jax.tree_util.Partial."
-        )
-        raise TypeError(msg) from None
-    return frozen, arrays
+        loss = _Given(_checked_cotangents(loss, system))
+    owner, call = _calls.owned(loss)
+    owned = OwnedArrays(owner)
+
+    def value_of(arrays, trajectory):
+        with jax.default_matmul_precision("highest"):
+            return _checked_value(call(owned.put_back(list(arrays)), trajectory))
+
+    trajectory = jax.eval_shape(trajectory_of, system)
+    program, constants = traced(value_of, owned.arrays, trajectory)
+    return Reading(program, owned.arrays, constants)
 
 
 def as_cotangents(loss: Any) -> Array:
@@ -69,25 +78,20 @@ def as_cotangents(loss: Any) -> Array:
         raise TypeError(msg) from None
 
 
-def _checked_cotangents(loss: Any, prepared: Prepared) -> Array:
+def _checked_cotangents(loss: Any, system: System) -> Array:
     loss = as_cotangents(loss)
-    carry = jax.tree.leaves(prepared.carry)
-    dtype = next(a.dtype for a in carry if jnp.issubdtype(a.dtype, jnp.floating))
-    rows, N = prepared.T + 1, state_size(prepared.carry)
+    rows, N = system.T + 1, system.N
     if loss.shape != (rows, N):
         msg = (
             f"Argument `loss` must have shape (T+1, N) = ({rows}, {N}) where it is an "
             f"array of direct cotangents, but has shape {loss.shape}."
         )
         raise ValueError(msg)
-    _checks.same_dtype(loss, "loss", dtype)
+    _checks.same_dtype(loss, "loss", system.dtype)
     return loss
 
 
-def evaluate(frozen: FrozenStep, arrays: list, trajectory: Trajectory) -> Array:
-    """Return the loss, refused where it is no scalar."""
-    with jax.default_matmul_precision("highest"):
-        value = frozen.thawed(arrays)(trajectory)
+def _checked_value(value: Any) -> Array:
     dtype = getattr(value, "dtype", None)
     if jnp.shape(value) != () or dtype is None or not _is_floating(value):
         found = type(value).__name__ if dtype is None else f"{dtype}{[*value.shape]}"
@@ -96,19 +100,16 @@ def evaluate(frozen: FrozenStep, arrays: list, trajectory: Trajectory) -> Array:
     return value
 
 
-def direct_cotangents(
-    frozen: FrozenStep, arrays: list, trajectory: Trajectory
-) -> Direct:
+def direct_cotangents(reading: Reading, trajectory: Trajectory) -> Direct:
     """Differentiate a loss by every state and output, the others held fixed.
 
     The carry is the last state: what reads it counts there.
     """
-    outputs, with_outputs = floating(trajectory.outputs)
-    carry, with_carry = floating(trajectory.carry)
+    outputs, with_outputs = real_parts(trajectory.outputs)
+    carry, with_carry = real_parts(trajectory.carry)
 
     def value(states, outputs, carry):
-        read = Trajectory(states, with_outputs(outputs), with_carry(carry))
-        return evaluate(frozen, arrays, read)
+        return reading(Trajectory(states, with_outputs(outputs), with_carry(carry)))
 
     gradient = jax.grad(value, argnums=(0, 1, 2))
     states, outputs, carry = gradient(trajectory.states, outputs, carry)
@@ -116,26 +117,41 @@ def direct_cotangents(
     return Direct(states.at[-1].add(last), outputs)
 
 
-def floating(tree: Any) -> tuple[list, Callable[[list], Any]]:
-    """Leaves of a PyTree that have a derivative, and how to put others in their place.
+def real_parts(tree: Any) -> tuple[list, Callable[[list], Any]]:
+    """Real numbers of a PyTree, and how to put others in their place.
 
-    In the order of the PyTree, which is that of the state for a carry.
+    In the order of the PyTree, which is that of the state for a carry: of a complex
+    leaf its real part, then its imaginary part. Integers, keys and empty leaves stay.
     """
     leaves, structure = jax.tree.flatten(tree)
-    places = [_is_floating(leaf) and leaf.size > 0 for leaf in leaves]
-    if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in leaves):
-        msg = "Argument `step` must return real outputs, but returns complex ones."
-        raise TypeError(msg)
+    parts = []
+    for leaf in leaves:
+        if _is_complex(leaf):
+            parts += [jnp.real(leaf), jnp.imag(leaf)]
+        elif is_differentiable(leaf):
+            parts.append(leaf)
 
     def merge(new: list) -> Any:
         left = iter(new)
-        merged = [
-            next(left) if at else leaf for leaf, at in zip(leaves, places, strict=True)
-        ]
+        merged = []
+        for leaf in leaves:
+            if _is_complex(leaf):
+                merged.append(jax.lax.complex(next(left), next(left)))
+            else:
+                merged.append(next(left) if is_differentiable(leaf) else leaf)
         return jax.tree.unflatten(structure, merged)
 
-    return [leaf for leaf, at in zip(leaves, places, strict=True) if at], merge
+    return parts, merge
+
+
+def is_differentiable(leaf: Any) -> bool:
+    """Whether an array has a derivative: floating or complex, and not empty."""
+    return (_is_floating(leaf) and leaf.size > 0) or _is_complex(leaf)
 
 
 def _is_floating(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _is_complex(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.complexfloating) and x.size > 0

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import any_in_batch
+from vgjax._linalg import any_in_batch, varying_like
 from vgjax.gradients._unrolled import (
     ZERO,
     Cotangent,
@@ -31,6 +31,7 @@ def total_gradient(pulls: Pulls, unrolled: Unrolled) -> Graded:
 
     later = jax.tree.map(lambda a: jnp.zeros_like(a[0]), unrolled.read.values)
     later = Graded(later, jnp.full((), ZERO, jnp.int32))
+    later = varying_like(later, unrolled)
     _, here = jax.lax.scan(back, later, unrolled, reverse=True)
     return _summed(pulls.all(unrolled.before, unrolled.inputs), here)
 

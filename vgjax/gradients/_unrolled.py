@@ -5,19 +5,28 @@ so is adding up the scales.
 """
 
 import math
+import sys
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from vgjax import _calls
+from vgjax._layout import Point
 from vgjax._linalg import exponent, scaled
+from vgjax._system import NO_RULE, OwnedArrays, System, pullback
 from vgjax._typing import Step
-from vgjax.gradients._loss import direct_cotangents, floating
-from vgjax.trajectories import Flat, FrozenStep, Trajectory, first, flat_step
+from vgjax.gradients._loss import (
+    Direct,
+    Reading,
+    direct_cotangents,
+    is_differentiable,
+    real_parts,
+)
+from vgjax.trajectories import Trajectory
 
 # Stands for the -inf that int32 lacks; halfway to its end, so that exponents can be
 # added to it before it is set again.
@@ -41,7 +50,7 @@ class Cotangent(NamedTuple):
 class Unrolled(NamedTuple):
     """A trajectory, one row a step."""
 
-    before: Flat  # (T, ...) what each step started from
+    before: Point  # (T, ...) what each step started from
     inputs: Any  # (T, ...)
     read: Graded  # (T, ...) direct cotangents of what each step returned
 
@@ -53,18 +62,28 @@ class Pulls(NamedTuple):
     all: Callable  # all(before, x) -> pull, a row a step; by theta is summed over rows
 
 
-def is_parameter(leaf: Any) -> bool:
-    """Whether a leaf of a step is a parameter: floating, not empty."""
-    arrays = (jax.Array, np.ndarray, np.generic, float)
-    if not isinstance(leaf, arrays) or np.size(leaf) == 0:
-        return False
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+def parameters(step: Step, wrt: Any = None) -> tuple[list[str], tuple[int, ...]]:
+    """Paths of the parameters of a step, and their places among its arrays.
 
-
-def parameter_names(step: Step) -> list[str]:
-    """Paths of the parameters of a step, which must have some."""
-    leaves = jax.tree_util.tree_leaves_with_path(step)
-    names = [jax.tree_util.keystr(path) for path, leaf in leaves if is_parameter(leaf)]
+    Args:
+      step: as a user gave it.
+      wrt: None, a class of `flax.nnx.Variable`, or a predicate of a path.
+    """
+    owner, _ = _calls.owned(step)
+    owned = OwnedArrays(owner)
+    kinds = _variable_kinds(owner)
+    names, places = [], []
+    for i, array in enumerate(owned.arrays):
+        name = owned.paths[owned.places[i]]
+        if is_differentiable(array) and _is_wanted(name, kinds.get(name), wrt):
+            names.append(name)
+            places.append(i)
+    if not names and wrt is not None:
+        msg = (
+            f"Argument `wrt` must choose some of the floating arrays that `step` owns, "
+            f"but chooses none of {[owned.paths[i] for i in owned.places]}."
+        )
+        raise ValueError(msg)
     if not names:
         msg = (
             "Argument `step` must have floating arrays among its leaves, its "
@@ -72,46 +91,94 @@ def parameter_names(step: Step) -> list[str]:
             "function."
         )
         raise ValueError(msg)
-    return names
+    return names, tuple(places)
 
 
-def pulls(frozen: FrozenStep, weights: list, carry: Any, inputs: Any) -> Pulls:
-    """Return what carries cotangents back through a step, by its parameters too."""
-    places = [is_parameter(leaf) for leaf in weights]
-    parameters = [leaf for leaf, at in zip(weights, places, strict=True) if at]
+def _is_wanted(name: str, kind: type | None, wrt: Any) -> bool:
+    if isinstance(wrt, type):
+        return kind is not None and issubclass(kind, wrt)
+    if callable(wrt):
+        return bool(wrt(name))
+    if wrt is not None:
+        msg = (
+            f"Argument `wrt` must be a class of nnx.Variable, or a function of a path, "
+            f"but is {wrt!r}."
+        )
+        raise TypeError(msg)
+    return kind is None or issubclass(kind, sys.modules["flax.nnx"].Param)
+
+
+def _variable_kinds(owner: Any) -> dict[str, type]:
+    """The class of the Flax nnx Variable that each leaf is in, by the leaf's path."""
+    nnx = sys.modules.get("flax.nnx")  # not loaded, it has made no Variable
+    if nnx is None:
+        return {}
+
+    def is_variable(x):
+        return isinstance(x, nnx.Variable)
+
+    found = {}
+    tree = jax.tree_util.tree_leaves_with_path(owner, is_leaf=is_variable)
+    for path, variable in tree:
+        if is_variable(variable):
+            for inner, _ in jax.tree_util.tree_leaves_with_path(variable):
+                found[jax.tree_util.keystr((*path, *inner))] = type(variable)
+    return found
+
+
+def pulls(system: System, places: tuple[int, ...] = ()) -> Pulls:
+    """Return what carries cotangents back through a step, by its parameters too.
+
+    Parameters are the arrays at `places`, their real and imaginary parts.
+    """
+    theta, with_theta = real_parts([system.arrays[i] for i in places])
 
     def after(theta, state, before, x) -> Cotangent:
-        left = iter(theta)
-        merged = [
-            next(left) if at else leaf for leaf, at in zip(weights, places, strict=True)
-        ]
-        step, _, _ = flat_step(frozen, merged, carry, first(inputs))
-        new, y = step(before._replace(state=state), x)
-        return Cotangent(new.state, floating(y)[0])
+        arrays = list(system.arrays)
+        for place, array in zip(places, with_theta(theta), strict=True):
+            arrays[place] = array
+        new, y = replace(system, arrays=arrays).step(before._replace(state=state), x)
+        return Cotangent(new.state, real_parts(y)[0])
 
-    def pull(step, before, x):
-        return jax.vjp(
-            lambda theta, state: step(theta, state, before, x), parameters, before.state
-        )[1]
+    def one(before, x):
+        return pullback(lambda *by: after(*by, before, x), theta, before.state)
 
-    steps = jax.vmap(after, in_axes=(None, 0, 0, 0))
-    return Pulls(partial(pull, after), partial(pull, steps))
+    def all_rows(before, x):
+        steps = jax.vmap(after, in_axes=(None, 0, 0, 0))
+        try:
+            primals = (theta, before.state)
+            out, pull = jax.vjp(lambda *by: steps(*by, before, x), *primals)
+            jax.eval_shape(pull, out)
+        except NO_RULE:
+            return lambda rows: _summed_over_rows(one, before, x, rows)
+        return pull
+
+    return Pulls(one, all_rows)
 
 
-def unroll(frozen, weights, carry, inputs, T, reading, arrays) -> Unrolled:
-    """Run a step over its inputs, and ask the loss what it reads."""
-    step, flat, unflatten = flat_step(frozen, weights, carry, first(inputs))
+def _summed_over_rows(one, before, x, rows):
+    by_theta, states = jax.vmap(lambda *row: one(*row[:2])(row[2]))(before, x, rows)
+    return jax.tree.map(lambda a: jnp.sum(a, axis=0), by_theta), states
 
-    def advance(flat, x):
-        new, y = step(flat, x)
-        return new, (flat, y)
 
-    last, (before, outputs) = jax.lax.scan(advance, flat, inputs, length=T)
+def directly_read(system: System, reading: Reading) -> tuple[Any, Direct]:
+    """Run a system: what each step started from, and what the loss reads directly."""
+
+    def advance(_, at, x):
+        new, y = system.step(at, x)
+        return None, new, (at, y)
+
+    _, last, (before, outputs) = system.scan(advance)
     states = jnp.concatenate([before.state, last.state[None]])
-    trajectory = Trajectory(states, outputs, unflatten(last))
-    direct = direct_cotangents(reading, arrays, trajectory)
+    trajectory = Trajectory(states, outputs, system.carry(last))
+    return before, direct_cotangents(reading, trajectory)
+
+
+def unroll(system: System, reading: Reading) -> Unrolled:
+    """Run a system, and ask the loss what it reads."""
+    before, direct = directly_read(system, reading)
     read = Cotangent(direct.states[1:], direct.outputs)
-    return Unrolled(before, inputs, jax.vmap(graded)(read))
+    return Unrolled(before, system.inputs, jax.vmap(graded)(read))
 
 
 def graded(values: Any, e: Array | None = None) -> Graded:
@@ -140,5 +207,9 @@ def log_norm_of_all(x: Graded, dtype: jnp.dtype) -> Array:
     """Log of the norm of all leaves together, in nats; -inf for zero."""
     near_one, e = graded(*x)
     leaves = jax.tree.leaves(near_one)
-    squares = jnp.stack([jnp.sum(leaf**2).astype(dtype) for leaf in leaves])
-    return 0.5 * jnp.log(jnp.sum(squares)) + e.astype(dtype) * math.log(2)
+    squares = jnp.stack([jnp.sum(leaf.astype(dtype) ** 2) for leaf in leaves])
+    square = jnp.sum(squares)
+    # Masked twice: the derivative of log at 0 would be NaN beside other entries.
+    log = 0.5 * jnp.log(jnp.where(square == 0, 1, square))
+    log = jnp.where(square == 0, -jnp.inf, log)
+    return log + e.astype(dtype) * math.log(2)

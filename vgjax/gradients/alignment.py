@@ -8,14 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _checks
-from vgjax._linalg import angle_to_span, matmul
+from vgjax._linalg import angle_to_span, matmul, varying_like
+from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.gradients._loss import Loss, frozen_loss
+from vgjax.gradients._loss import Loss, Reading, reading_of
 from vgjax.gradients._unrolled import graded, unroll
-from vgjax.jacobians import advance_with_jacobian
 from vgjax.products import identity, log_svd, push
 from vgjax.theory.powers import principal_left_space
-from vgjax.trajectories import first, flat_step, prepare
 
 
 class Alignment(NamedTuple):
@@ -92,22 +91,20 @@ def alignment(
       >>> jnp.tan(found.eigen).round(4)
       Array([0.5  , 0.25 , 0.125], dtype=float32)
     """
-    prepared = prepare(step, carry, inputs, length)
-    every = _checks.whole(every, "every", 1, prepared.T)
-    return _alignment(*prepared, *frozen_loss(loss, prepared), every)
+    measured = system(step, carry, inputs, length)
+    every = _checks.whole(every, "every", 1, measured.T)
+    return _alignment(measured, reading_of(loss, measured), every=every)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5, 7))
-def _alignment(frozen, weights, carry, inputs, T, reading, arrays, every):
-    unrolled = unroll(frozen, weights, carry, inputs, T, reading, arrays)
-    step, flat, _ = flat_step(frozen, weights, carry, first(inputs))
-    jacobian = advance_with_jacobian(step)
-    N, dtype = flat.state.size, flat.state.dtype
-    start = _unit(unrolled.read.values.state[-1])
+@partial(jax.jit, static_argnames="every")
+def _alignment(system: System, reading: Reading, *, every: int) -> Alignment:
+    unrolled = unroll(system, reading)
+    T, N, dtype = system.T, system.N, system.product_dtype
+    start = _unit(unrolled.read.values.state[-1].astype(dtype))
 
     def back(carry, row):
         product, here, _ = carry
-        _, J = jacobian(row.before, row.inputs)
+        J = system.jacobian(row.before, row.inputs)[1].astype(dtype)
         return (push(product, J.T), _unit(matmul(J.T, here)), J), None
 
     def record(carry, rows):
@@ -127,6 +124,7 @@ def _alignment(frozen, weights, carry, inputs, T, reading, arrays, every):
 
     backwards = jax.tree.map(blocks, unrolled)
     first_carry = (identity(N, dtype), start, jnp.zeros((N, N), dtype))
+    first_carry = varying_like(first_carry, system)
     _, angles = jax.lax.scan(record, first_carry, backwards)
     lags = every * jnp.arange(1, T // every + 1, dtype=jnp.int32)
     return Alignment(lags, *angles)

@@ -1,15 +1,14 @@
 """The cotangents of all states, in one backward pass."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.gradients._loss import Loss, evaluate, frozen_loss
-from vgjax.trajectories import Trajectory, first, flat_step, prepare
+from vgjax.gradients._loss import Loss, Reading, reading_of
+from vgjax.gradients._unrolled import Cotangent, directly_read, pulls
 
 
 def cotangents(
@@ -31,9 +30,9 @@ def cotangents(
       carry: initial carry; N numbers.
       inputs: (T, D) or a PyTree with time along the leading axis, or None.
       loss: ``loss(trajectory) -> scalar`` of a `vgjax.trajectories.Trajectory`, on its
-        states, outputs or carry: a function, or a callable PyTree such as
-        ``jax.tree_util.Partial(nll, labels)``, whose arrays may change without
-        compiling anew. Or an array (T+1, N) of direct cotangents, of the carry's dtype.
+        states, outputs or carry: any function. It is traced at each call, and other
+        arrays, its own or closed over, compile nothing anew. Or an array (T+1, N) of
+        direct cotangents, of the carry's dtype.
       length: T, needed where there are no inputs.
 
     Returns:
@@ -47,8 +46,9 @@ def cotangents(
         another dtype than the carry, or does not return one real number.
 
     Notes:
-      Costs what `jax.grad` by the parameters does, or less. Holds what one backward
-      pass holds: T times the numbers that a step computes with.
+      Costs what `jax.grad` by the parameters does, or less. Holds the T N numbers of
+      the states: each step is taken again on the way back. Of a complex leaf it is the
+      derivative by the real part, then by the imaginary part.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -60,30 +60,20 @@ def cotangents(
              [0.5  ],
              [1.   ]], dtype=float32)
     """
-    prepared = prepare(step, carry, inputs, length)
-    reading, arrays = frozen_loss(loss, prepared)
-    return _cotangents(*prepared, reading, arrays)
+    measured = system(step, carry, inputs, length)
+    return _cotangents(measured, reading_of(loss, measured))
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def _cotangents(frozen, weights, carry, inputs, T, reading, arrays):
-    step, flat, unflatten = flat_step(frozen, weights, carry, first(inputs))
+@jax.jit
+def _cotangents(system: System, reading: Reading) -> Array:
+    before, direct = directly_read(system, reading)
+    back = pulls(system)
 
-    def moved(flat, by):
-        return flat._replace(state=flat.state + by)
+    def earlier(total, row):
+        before, x, state, outputs = row
+        _, pulled = back.one(before, x)(Cotangent(total, outputs))
+        return state + pulled, total
 
-    def advance(flat, x_and_nudge):
-        x, nudge = x_and_nudge
-        new, y = step(flat, x)
-        new = moved(new, nudge)
-        return new, (new.state, y)
-
-    def value(at_start, nudges):
-        start = moved(flat, at_start)
-        last, (states, outputs) = jax.lax.scan(advance, start, (inputs, nudges))
-        states = jnp.concatenate([start.state[None], states])
-        return evaluate(reading, arrays, Trajectory(states, outputs, unflatten(last)))
-
-    nudges = jnp.zeros((T, flat.state.size), flat.state.dtype)
-    found = jax.grad(value, argnums=(0, 1))(nudges[0], nudges)
-    return jnp.concatenate([found[0][None], found[1]])
+    rows = (before, system.inputs, direct.states[:-1], direct.outputs)
+    first, later = jax.lax.scan(earlier, direct.states[-1], rows, reverse=True)
+    return jnp.concatenate([first[None], later])

@@ -1,14 +1,14 @@
 """How much of what the loss reads at one step reaches the state of another."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from vgjax._linalg import varying_like
+from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.gradients._loss import Loss, frozen_loss
+from vgjax.gradients._loss import Loss, Reading, reading_of
 from vgjax.gradients._unrolled import (
     ZERO,
     Cotangent,
@@ -19,7 +19,6 @@ from vgjax.gradients._unrolled import (
     pulls,
     unroll,
 )
-from vgjax.trajectories import prepare
 
 
 def gradient_flow(
@@ -73,15 +72,15 @@ def gradient_flow(
              [-0.69,  0.  ,  -inf],
              [-1.39, -0.69,  0.  ]], dtype=float32)
     """
-    prepared = prepare(step, carry, inputs, length)
-    return _gradient_flow(*prepared, *frozen_loss(loss, prepared))
+    measured = system(step, carry, inputs, length)
+    return _gradient_flow(measured, reading_of(loss, measured))
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def _gradient_flow(frozen, weights, carry, inputs, T, reading, arrays):
-    unrolled = unroll(frozen, weights, carry, inputs, T, reading, arrays)
-    back = pulls(frozen, weights, carry, inputs)
-    N, dtype = unrolled.before.state.shape[1], unrolled.before.state.dtype
+@jax.jit
+def _gradient_flow(system: System, reading: Reading) -> Array:
+    unrolled = unroll(system, reading)
+    back = pulls(system)
+    T, N, dtype = system.T, system.N, system.product_dtype
 
     # Written into the result as it comes: stacked by the scan, it would have to be
     # transposed, which takes another T^2 numbers.
@@ -102,10 +101,11 @@ def _gradient_flow(frozen, weights, carry, inputs, T, reading, arrays):
         state, e = graded(pull(row.read.values)[1], row.read.exponent)
         return (_set_row(rows, t, state, e), found), None
 
-    none = Graded(jnp.zeros((T, N), dtype), jnp.full(T, ZERO, jnp.int32))
+    none = Graded(jnp.zeros((T, N), system.dtype), jnp.full(T, ZERO, jnp.int32))
     xs: tuple[Unrolled, Array] = (unrolled, jnp.arange(T))
     nothing = jnp.full((T, T), -jnp.inf, dtype)
-    return jax.lax.scan(earlier, (none, nothing), xs, reverse=True)[0][1]
+    begin = varying_like((none, nothing), system)
+    return jax.lax.scan(earlier, begin, xs, reverse=True)[0][1]
 
 
 def _set_row(rows: Graded, t: Array, state: Array, e: Array) -> Graded:

@@ -1,26 +1,26 @@
 """The gradient of the parameters by how many steps each part of it travelled."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from vgjax._linalg import scaled
+from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.gradients._loss import Loss, frozen_loss
+from vgjax.gradients._loss import Loss, Reading, reading_of, real_parts
 from vgjax.gradients._parts import over_lags, total_gradient
 from vgjax.gradients._unrolled import (
     Graded,
     at_level,
     graded,
     log_norm_of_all,
-    parameter_names,
+    parameters,
     pulls,
     unroll,
 )
-from vgjax.trajectories import prepare
 
 
 class LagContributions(NamedTuple):
@@ -40,6 +40,7 @@ def lag_contributions(
     loss: Loss,
     *,
     length: int | None = None,
+    wrt: Any = None,
 ) -> LagContributions:
     r"""Split the gradient of the parameters by the number of steps it travelled.
 
@@ -53,24 +54,26 @@ def lag_contributions(
     Lag 0 is the very step that the loss reads.
 
     Args:
-      step: as for `vgjax.rollout`. Its parameters are the floating leaves of its
-        PyTree (complex ones are held fixed); give a function its own by
-        `vgjax.cells.from_function`.
+      step: as for `vgjax.rollout`. Its parameters are what an optimiser would move:
+        the `nnx.Param` of a Flax nnx module, and every floating or complex leaf of any
+        other PyTree; give a function its own by `vgjax.cells.from_function`.
       carry: initial carry; N numbers.
       inputs: (T, D) or a PyTree with time along the leading axis, or None.
       loss: as for `cotangents`.
       length: T, needed where there are no inputs.
+      wrt: other parameters than these: a class of `flax.nnx.Variable`, or a function
+        of a leaf's path that says whether it is one.
 
     Returns:
       `LagContributions`: lags (T,); log_norm (T,) and, for each leaf, by its path as of
       `jax.tree_util.keystr`, log_norms (T,): nats, -inf for a part that is zero;
       fraction (T,), $\langle G_0 + \dots + G_k, G \rangle / \|G\|^2$, which ends
       at 1 and may leave [0, 1] on the way, NaN where the gradient G is zero; gradient,
-      the leaves of G, which read 0 or infinity outside the range of the dtype.
+      the leaves of G, as `jax.grad` gives them, which read 0 or infinity outside the
+      range of the dtype.
 
     Raises:
       ValueError: as `cotangents` does; the step has no parameters.
-      TypeError: as `cotangents` does; the step returns complex outputs.
 
     Notes:
       Any number of steps, vanishing or exploding, reads a finite norm: every cotangent
@@ -99,12 +102,13 @@ def lag_contributions(
       >>> parts.log_norm.round(2), parts.gradient[".params"]
       (Array([ 0.56, -0.29, -1.39], dtype=float32), Array(2.75, dtype=float32))
     """
-    prepared = prepare(step, carry, inputs, length)
-    names = parameter_names(step)
-    found = _lag_contributions(*prepared, *frozen_loss(loss, prepared))
+    measured = system(step, carry, inputs, length)
+    names, places = parameters(step, wrt)
+    reading = reading_of(loss, measured)
+    found = _lag_contributions(measured, reading, places=places)
     norm, norms, fraction, gradient = found
     return LagContributions(
-        jnp.arange(prepared.T, dtype=jnp.int32),
+        jnp.arange(measured.T, dtype=jnp.int32),
         norm,
         dict(zip(names, norms, strict=True)),
         fraction,
@@ -112,28 +116,34 @@ def lag_contributions(
     )
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def _lag_contributions(frozen, weights, carry, inputs, T, reading, arrays):
-    unrolled = unroll(frozen, weights, carry, inputs, T, reading, arrays)
-    back = pulls(frozen, weights, carry, inputs)
-    dtype = unrolled.before.state.dtype
+@partial(jax.jit, static_argnames="places")
+def _lag_contributions(system: System, reading: Reading, *, places):
+    unrolled = unroll(system, reading)
+    back = pulls(system, places)
+    dtype = system.product_dtype
+    of_leaves = real_parts([system.arrays[i] for i in places])[1]
     gradient = graded(*total_gradient(back, unrolled))
     square = _inner(gradient.values, gradient.values, dtype)
 
     def measure(part: Graded):
         part = graded(*part)
+        leaves = of_leaves(part.values)
         norms = [
-            log_norm_of_all(Graded(leaf, part.exponent), dtype) for leaf in part.values
+            log_norm_of_all(Graded(real_parts(leaf)[0], part.exponent), dtype)
+            for leaf in leaves
         ]
         along = _inner(part.values, gradient.values, dtype) / square
         along = scaled(along, part.exponent - gradient.exponent)
         return log_norm_of_all(part, dtype), norms, along
 
-    norm, norms, along = over_lags(back, unrolled, T, measure)
+    norm, norms, along = over_lags(back, unrolled, system.T, measure)
     at_one = at_level(gradient, jnp.zeros((), jnp.int32))
-    return norm, norms, jnp.cumsum(along), at_one
+    # As `jax.grad` has it: the conjugate of the derivative by both parts.
+    leaves = [jnp.conj(a) if jnp.iscomplexobj(a) else a for a in of_leaves(at_one)]
+    return norm, norms, jnp.cumsum(along), leaves
 
 
 def _inner(a: list, b: list, dtype: jnp.dtype) -> Array:
-    products = [jnp.sum(x * y).astype(dtype) for x, y in zip(a, b, strict=True)]
+    pairs = zip(a, b, strict=True)
+    products = [jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs]
     return sum(products[1:], products[0])

@@ -1,6 +1,7 @@
 """Where the long-term part of the gradient drowns in its own fluctuations."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,18 +9,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vgjax import _calls
+from vgjax._system import OwnedArrays, System, system
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.gradients._loss import Loss, as_cotangents, frozen_loss
+from vgjax.gradients._loss import Loss, Reading, as_cotangents, reading_of
 from vgjax.gradients._parts import over_lags
 from vgjax.gradients._unrolled import (
     Graded,
     at_level,
     log_norm_of_all,
-    parameter_names,
+    parameters,
     pulls,
     unroll,
 )
-from vgjax.trajectories import freeze, prepare
 
 
 class SignalToNoise(NamedTuple):
@@ -38,6 +40,7 @@ def signal_to_noise(
     loss: Loss,
     *,
     length: int | None = None,
+    wrt: Any = None,
 ) -> SignalToNoise:
     r"""Return how far the mean gradient part of each lag stands out of a batch.
 
@@ -57,6 +60,7 @@ def signal_to_noise(
         ``jax.tree_util.Partial(nll, labels)`` with labels (B, ...), which is called for
         one member at a time; or (B, T+1, N) direct cotangents.
       length: T, needed where there are no inputs.
+      wrt: as for `lag_contributions`.
 
     Returns:
       `SignalToNoise`: lags (T,); log_signal and log_noise (T,), nats, -inf for exactly
@@ -83,17 +87,30 @@ def signal_to_noise(
       >>> found.ratio.round(2)
       Array([3.33, 4.  ,  inf], dtype=float32)
     """
-    loss = loss if callable(loss) else as_cotangents(loss)
-    reading, arrays = freeze(loss)
-    _check_batch(carry=carry, inputs=inputs, loss=arrays)
-    prepared = prepare(step, _member(carry), _member(inputs), length)
-    parameter_names(step)
-    reading, _ = frozen_loss(reading.thawed(_member(arrays)), prepared)
-    batch = jax.tree.map(jnp.asarray, (carry, inputs, arrays))
-    found = _signal_to_noise(
-        prepared.frozen, prepared.weights, batch, prepared.T, reading
-    )
-    return SignalToNoise(jnp.arange(prepared.T, dtype=jnp.int32), *found)
+    loss = _Batched(loss if callable(loss) else as_cotangents(loss))
+    _check_batch(carry=carry, inputs=inputs, loss=loss.arrays)
+    measured = system(step, _member(carry), _member(inputs), length)
+    _, places = parameters(step, wrt)
+    reading = reading_of(loss.member(), measured)
+    batch = jax.tree.map(jnp.asarray, (jax.tree.leaves(carry), inputs, loss.arrays))
+    found = _signal_to_noise(measured, reading, batch, places=places)
+    return SignalToNoise(jnp.arange(measured.T, dtype=jnp.int32), *found)
+
+
+class _Batched:
+    """A loss whose arrays have the batch along their leading axis."""
+
+    def __init__(self, loss: Any):
+        self.owner, self.call = _calls.owned(loss)
+        self.owned = OwnedArrays(self.owner)
+        self.arrays = self.owned.arrays
+
+    def member(self) -> Any:
+        """The loss of the first member."""
+        first = self.owned.put_back(_member(self.arrays))
+        if not callable(first):
+            return first
+        return jax.tree_util.Partial(self.call, first)
 
 
 def _check_batch(**trees: Any) -> None:
@@ -120,15 +137,14 @@ def _member(batch: Any) -> Any:
     return jax.tree.map(lambda a: a[0], batch)
 
 
-@partial(jax.jit, static_argnums=(0, 3, 4))
-def _signal_to_noise(frozen, weights, batch, T, reading):
+@partial(jax.jit, static_argnames="places")
+def _signal_to_noise(system: System, reading: Reading, batch, *, places):
     def one(carry, inputs, arrays):
-        return unroll(frozen, weights, carry, inputs, T, reading, arrays)
+        member = replace(system.from_carry(carry), inputs=inputs)
+        return unroll(member, replace(reading, arrays=arrays))
 
     unrolled = jax.vmap(one)(*batch)
-    dtype = unrolled.before.state.dtype
-    carry, inputs, _ = batch
-    B = len(unrolled.before.state)
+    dtype, B = system.product_dtype, len(unrolled.before.state)
     error = 0.5 * math.log(B * (B - 1))
 
     def measure(parts: Graded):
@@ -139,6 +155,6 @@ def _signal_to_noise(frozen, weights, batch, T, reading):
         signal = log_norm_of_all(Graded(mean, top), dtype)
         return signal, log_norm_of_all(Graded(off, top), dtype) - error
 
-    back = pulls(frozen, weights, _member(carry), _member(inputs))
-    signal, noise = over_lags(back, unrolled, T, measure, jax.vmap)
+    back = pulls(system, places)
+    signal, noise = over_lags(back, unrolled, system.T, measure, jax.vmap)
     return signal, noise, jnp.exp(signal - noise)

@@ -55,7 +55,9 @@ def sweeps(system: System, c: int) -> Callable[[Array], Sweep]:
     """
     start = varying_like(system.start, system)
     road = _Road(system, chunked_times(system.T, c), start)
-    starts = jax.lax.scan(lambda a, t: (_points(road, a, t)[0], a), start, road.times)[1]
+    starts = jax.lax.scan(lambda a, t: (_points(road, a, t)[0], a), start, road.times)[
+        1
+    ]
     road = road._replace(starts=starts)
 
     def sweep(V: Array) -> Sweep:

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _checks
-from vgjax._linalg import exponent, matmul, roundoff, row_sorted_qr, scaled, varying_like
+from vgjax._linalg import (
+    exponent,
+    matmul,
+    roundoff,
+    row_sorted_qr,
+    scaled,
+    varying_like,
+)
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import random_basis
