@@ -20,9 +20,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # its parts load when they are first touched
 from jax import Array
 from jaxtyping import Float
-from scipy.special import digamma, gammaln
 
 from vgjax import _checks
 from vgjax._linalg import matmul
@@ -301,6 +301,7 @@ def random_walk_gain(N: int, activation: str) -> float:
     """
     N = _checks.whole(N, "N", 1)
     _checks.choice(activation, "activation", ("linear", "relu"))
+    digamma, gammaln = scipy.special.digamma, scipy.special.gammaln
     if activation == "linear":
         return float((N / 2) ** 0.5 * np.exp(-digamma(N / 2) / 2))
     K = np.arange(1, N + 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vgjax import theory
-from vgjax.theory._overlaps import OVERLAPS
+from vgjax.theory._overlaps import overlaps
 
 NAMES = ["tanh", "erf", "relu", "hard_tanh"]
 VALUE = {
@@ -55,7 +55,7 @@ def test_the_variance_of_the_next_layer_is_the_integral(name, q):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("q", [1e-12, 1e-6, 0.3, 4.0, 1e4, 1e8])
 def test_the_mean_squared_slope_is_the_integral(name, q):
-    found = OVERLAPS[name].slope_overlap(q, 0.0)
+    found = overlaps(name).slope_overlap(q, 0.0)
     np.testing.assert_allclose(found, float(mean(SLOPE[name], q)), rtol=1e-12)
 
 
@@ -81,14 +81,14 @@ def test_the_overlap_of_two_correlated_signals_is_the_integral(name, gap):
         phi = lambda x: np.interp(x, grid, table)  # noqa: E731
     kept = (both * phi(u) * phi(v)).sum()
     whole = (both * phi(u) ** 2 * np.ones_like(v)).sum()
-    found = OVERLAPS[name].lost(q, gap)
+    found = overlaps(name).lost(q, gap)
     np.testing.assert_allclose(found, whole - kept, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["tanh", "erf", "hard_tanh"])
 @pytest.mark.parametrize("q", [0.1, 3.0, 300.0])
 def test_nearly_equal_signals_lose_what_the_slope_says_and_no_digits(name, q):
-    of = OVERLAPS[name]
+    of = overlaps(name)
     for gap in (1e-14, 1e-11):
         lost = of.lost(q, gap) / (q * gap)
         # A kink makes corrections of the root of the gap, as large as q is.
@@ -100,7 +100,7 @@ def test_nearly_equal_signals_lose_what_the_slope_says_and_no_digits(name, q):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("q", [0.1, 3.0, 300.0])
 def test_slopes_are_the_derivatives_of_the_maps(name, q):
-    of = OVERLAPS[name]
+    of = overlaps(name)
     for f, at, slope in (
         (of.second_moment, q, of.second_moment_slope(q)),
         (lambda gap: of.lost(q, gap) / q, 0.3, of.slope_overlap(q, 0.3)),
@@ -166,7 +166,7 @@ def test_iterating_the_map_comes_to_the_fixed_point_at_rate_xi(name, gain, bias)
 @pytest.mark.parametrize("gain", [1.0, 1.5, 3.0, 30.0])
 def test_correlations_come_to_their_fixed_point_at_rate_xi(name, gain):
     gains = {"weight_gain": gain, "bias_std": 0.3}
-    q, of = theory.fixed_point(name, **gains), OVERLAPS[name]
+    q, of = theory.fixed_point(name, **gains), overlaps(name)
     scale = theory.depth_scales(name, **gains).correlation
     gaps = [0.5]
     for _ in range(2000):

@@ -17,11 +17,15 @@ Source: Williams, Neural Computation 10, 1203 (1998), for erf; Cho & Saul, NeurI
 of hard tanh is Plackett's, Biometrika 41, 351 (1954), and derived in `HardTanh`.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from scipy.special import erf, gammainc, gammaincc
+import scipy  # its parts load when they are first touched
+
+from vgjax import _checks
 
 Number: TypeAlias = Any
 """A float, or a NumPy array of floats."""
@@ -113,16 +117,17 @@ class HardTanh:
     $g(\psi) = (e^{-a^2 / (1 + \cos\psi)} - e^{-a^2 / (1 - \cos\psi)}) / \pi$ per psi.
     """
 
-    _nodes, _weights = np.polynomial.legendre.leggauss(200)
+    def __init__(self):
+        self._nodes, self._weights = np.polynomial.legendre.leggauss(200)
 
     def second_moment(self, q: Number) -> Number:
         half = _half_inverse(q)
         # chi^2 with 3 degrees of freedom: E z^2 for |z| < a.
-        inside = np.where(half < np.inf, q * gammainc(1.5, half), q)
-        return inside + gammaincc(0.5, half)
+        inside = np.where(half < np.inf, q * scipy.special.gammainc(1.5, half), q)
+        return inside + scipy.special.gammaincc(0.5, half)
 
     def second_moment_slope(self, q: Number) -> Number:
-        return gammainc(1.5, _half_inverse(q))
+        return scipy.special.gammainc(1.5, _half_inverse(q))
 
     def lost(self, q: Number, gap: Number) -> Number:
         angles, change = self._corners(q, gap)
@@ -135,7 +140,7 @@ class HardTanh:
         return self._square(q) - self._corners(q, gap)[1].sum(-1)
 
     def _square(self, q: Number) -> Number:
-        return erf(np.sqrt(_half_inverse(q)))
+        return scipy.special.erf(np.sqrt(_half_inverse(q)))
 
     def _corners(self, q: Number, gap: Number) -> tuple:
         last = _angle(gap)[..., None]
@@ -180,9 +185,20 @@ def _kolmogorov() -> ErfMixture:
     return ErfMixture(K[:, 0] ** 2, weights / weights.sum())
 
 
-OVERLAPS: dict[str, Overlaps] = {
-    "tanh": _kolmogorov(),
-    "erf": ErfMixture(np.array([2 / math.pi]), np.array([1.0])),
-    "relu": Relu(),
-    "hard_tanh": HardTanh(),
+_MAKERS: dict[str, Callable[[], Overlaps]] = {
+    "tanh": _kolmogorov,
+    "erf": lambda: ErfMixture(np.array([2 / math.pi]), np.array([1.0])),
+    "relu": Relu,
+    "hard_tanh": HardTanh,
 }
+
+
+# Made when first asked for: the quadratures would be a tenth of importing vgjax.
+@functools.cache
+def _made(activation: str) -> Overlaps:
+    return _MAKERS[activation]()
+
+
+def overlaps(activation: str) -> Overlaps:
+    """Return the averages of an activation, or refuse its name."""
+    return _made(_checks.choice(activation, "activation", _MAKERS))

@@ -16,11 +16,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import root_scalar
+import scipy  # its parts load when they are first touched
 
-from vgjax import _checks
 from vgjax.theory._arguments import each, nonnegative, plain, together
-from vgjax.theory._overlaps import OVERLAPS, Number, Overlaps
+from vgjax.theory._overlaps import Number, Overlaps, overlaps
 
 # Below this variance an activation is linear to the last bit.
 _NO_VARIANCE = 1e-20
@@ -65,7 +64,7 @@ def variance_map(
       >>> round(variance_map(1.0, "tanh", weight_gain=2.0), 6)
       1.577178
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
     q = nonnegative(q, "q")
     gain, bias = (
         nonnegative(weight_gain, "weight_gain"),
@@ -101,7 +100,7 @@ def fixed_point(
       >>> round(fixed_point("tanh", weight_gain=1.5), 6)
       0.793354
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
     return each(
         lambda w, b: _fixed_point(activation, of, w, b),
         weight_gain=weight_gain,
@@ -135,7 +134,7 @@ def chi(activation: str, *, weight_gain: Number, bias_std: Number = 0.0) -> Numb
       >>> round(chi("tanh", weight_gain=1.5), 6)
       1.139323
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
     return each(
         lambda w, b: _chi(activation, of, w, b),
         weight_gain=weight_gain,
@@ -173,7 +172,7 @@ def depth_scales(
     Source:
       Schoenholz et al., ICLR (2017), section 3.
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
 
     def variance(w, b):
         q = _fixed_point(activation, of, w, b)
@@ -212,7 +211,7 @@ def critical_gain(activation: str, *, bias_std: Number = 0.0) -> Number:
       >>> round(critical_gain("tanh", bias_std=0.3**0.5) ** 2, 6)
       2.505127
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
     return each(lambda b: _critical_gain(activation, of, b), bias_std=bias_std)
 
 
@@ -246,7 +245,7 @@ def leading_exponent(gain: Number, activation: str = "tanh") -> Number:
       >>> round(leading_exponent(2.0), 6)
       0.154724
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
 
     def exponent(g):
         with np.errstate(divide="ignore"):
@@ -319,14 +318,12 @@ def _critical_gain(activation: str, of: Overlaps, bias: float) -> float:
 
 def _root(f: Callable[[float], Any], low: float, high: float) -> float:
     tight: dict[str, Any] = {"xtol": 1e-300, "rtol": 4 * np.finfo(float).eps}
-    return root_scalar(f, bracket=(low, high), method="brentq", **tight).root
+    return scipy.optimize.root_scalar(
+        f, bracket=(low, high), method="brentq", **tight
+    ).root
 
 
 def _scale(slope: Any) -> float:
     if slope <= 0:
         return 0.0
     return np.inf if slope >= 1 else float(-1 / np.log(slope))
-
-
-def _overlaps(activation: str) -> Overlaps:
-    return OVERLAPS[_checks.choice(activation, "activation", OVERLAPS)]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.linalg
+import scipy  # its parts load when they are first touched
 from jax import Array
 from jaxtyping import Float
 
