@@ -207,6 +207,20 @@ def test_the_largest_eigenvalue_becomes_the_radius_given(W, radius, dtype, toler
     np.testing.assert_allclose(found, scale * np.asarray(W), rtol=1e-6)
 
 
+def test_the_radius_comes_out_whatever_the_size_of_the_matrix(dtype, tolerance):
+    W = np.random.default_rng(0).standard_normal((3, 3))
+    largest = np.abs(np.linalg.eigvals(W)).max()
+    sizes = (1e200, 1e-200, 1e300) if dtype == np.float64 else (1e30, 1e-30, 1e36)
+    for size in sizes:
+        for radius in (1.0, -0.5, 1 / size):
+            found = matrices.with_spectral_radius(jnp.asarray(W * size, dtype), radius)
+            np.testing.assert_allclose(
+                np.asarray(found, float) / radius,
+                W / largest,
+                rtol=tolerance(1e-13, 1e-5),
+            )
+
+
 def test_a_matrix_without_an_eigenvalue_but_zero_reads_nan():
     shift = jnp.eye(3, k=1)
     assert np.isnan(matrices.with_spectral_radius(shift, 0.9)).all()

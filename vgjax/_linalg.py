@@ -82,6 +82,20 @@ def log_abs_det(matrix: Array) -> Array:
     return jnp.where(jnp.all(jnp.isfinite(matrix)), found, jnp.nan)
 
 
+def near_one(matrix: Array) -> tuple[Array, Array]:
+    """The matrix times ``2^-e``, and e, 0 unless its entries are far from one.
+
+    LAPACK rescales matrices beyond some 2^(+-456) (float32: 2^(+-37)) by itself, and
+    `jnp.linalg.eig` does not undo it. No closer to one than that: entries far below
+    the largest, which count where they are the other half of a cycle, would underflow.
+    """
+    info = jnp.finfo(matrix.dtype)
+    limit = int(info.maxexp) // 2 - info.nmant - 4
+    size = exponent(jnp.max(jnp.abs(matrix)))
+    e = size - jnp.clip(size, -limit, limit)
+    return scaled(matrix, -e), e
+
+
 def _integer_of(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(f"int{jnp.finfo(dtype).bits}")
 

@@ -25,7 +25,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax._linalg import matmul
+from vgjax._linalg import exponent, matmul, near_one, scaled
 
 
 def gaussian(
@@ -271,9 +271,11 @@ def with_spectral_radius(
     _checks.shape(W, "W", "N N")
     dtype = _checks.real_floating(W, "W")
     _checks.shape(radius, "radius", "")
-    largest = jnp.max(jnp.abs(jnp.linalg.eigvals(W)))
-    scale = jnp.asarray(radius, dtype) / largest
-    return jnp.where(largest > 0, scale * W, jnp.nan)
+    near, _ = near_one(W)
+    largest = jnp.max(jnp.abs(jnp.linalg.eigvals(near)))
+    e = exponent(largest)
+    scale = jnp.asarray(radius, dtype) / scaled(largest, -e)
+    return jnp.where(largest > 0, scale * scaled(near, -e), jnp.nan)
 
 
 def random_walk_gain(N: int, activation: str) -> float:
