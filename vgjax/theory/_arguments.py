@@ -74,7 +74,8 @@ def each(f: Callable[..., Any], **numbers: Any) -> Any:
     """Return f at each of the numbers, broadcast against each other."""
     arrays = [nonnegative(x, name) for name, x in numbers.items()]
     together(**dict(zip(numbers, arrays, strict=True)))
-    return plain(np.vectorize(f, otypes=[float])(*arrays))
+    with np.errstate(over="ignore", under="ignore"):  # inf and 0 are the answers then
+        return plain(np.vectorize(f, otypes=[float])(*arrays))
 
 
 def together(**arrays: np.ndarray) -> None:

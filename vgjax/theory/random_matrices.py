@@ -132,7 +132,8 @@ def gaussian_product_edge(layers: int) -> float:
       6.75
     """
     L = _checks.whole(layers, "layers", 1)
-    return (L + 1) * (1 + 1 / L) ** L
+    # Not (1 + 1 / L) ** L: 1 / L is rounded to eps, and L times that is the error.
+    return (L + 1) * math.exp(L * math.log1p(1 / L))
 
 
 def gaussian_product_moments(layers: int, order: int) -> int:
