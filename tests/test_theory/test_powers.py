@@ -226,3 +226,18 @@ EYE = jnp.eye(2)
 def test_wrong_arguments_are_refused_by_name(name, arguments, error, match):
     with pytest.raises(error, match=match):
         inspect.unwrap(getattr(theory, name))(*arguments)
+
+
+def test_as_many_steps_as_would_take_hours_are_refused_where_each_is_taken():
+    far = [1, 10**7 + 1]
+    for function, arguments in [
+        (theory.power_method_angles, (jnp.eye(2), jnp.ones(2), far)),
+        (theory.gelfand_rates, (jnp.eye(2), far)),
+    ]:
+        with pytest.raises(ValueError, match="`steps` must be at most 10000000"):
+            inspect.unwrap(function)(*arguments)
+    # and allowed where they cost nothing
+    found = theory.mode_amplitudes(2 * jnp.eye(2), jnp.ones(2), [2**31 - 1])
+    np.testing.assert_allclose(
+        found, np.full((1, 2), (2**31 - 1) * np.log(2)), rtol=1e-6
+    )

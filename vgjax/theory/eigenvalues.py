@@ -29,7 +29,7 @@ from vgjax._linalg import (
     scaled,
 )
 from vgjax.products import Spectrum, identity, log_singular_values, push
-from vgjax.theory._arguments import square, static_steps
+from vgjax.theory._arguments import square, static_steps, steps_to_take
 
 _LOG2 = math.log(2)
 
@@ -96,7 +96,7 @@ def power_spectrum(W: Float[Array, "N N"], steps: Sequence[int] | Any) -> Spectr
     r"""Return the exact log singular values of the powers of a matrix.
 
     $W^t$ is never formed: the values may be any number of orders of magnitude apart,
-    and t up to 2^31 - 1, while the values stay above -3.7e8 nats.
+    and t up to 10^7, while the values stay above -3.7e8 nats.
 
     Args:
       W: (N, N), float32 or float64.
@@ -109,7 +109,7 @@ def power_spectrum(W: Float[Array, "N N"], steps: Sequence[int] | Any) -> Spectr
 
     Raises:
       ValueError: `W` is not a square matrix; `steps` is not of shape (R,), not strictly
-        increasing, or has a number below 1.
+        increasing, or has a number below 1 or above 10^7.
       TypeError: `W` is not float32 or float64; `steps` are not whole numbers.
 
     Notes:
@@ -128,7 +128,7 @@ def power_spectrum(W: Float[Array, "N N"], steps: Sequence[int] | Any) -> Spectr
              [-270.6, -283.9]], dtype=float32)
     """
     W = square(W)
-    steps = static_steps(steps)
+    steps = steps_to_take(steps)
     return _power_spectrum(W, jnp.asarray(steps, jnp.int32))
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from vgjax import _checks
 from vgjax._linalg import angle_to_span, exponent, matmul, near_one, scaled
-from vgjax.theory._arguments import square, static_steps
+from vgjax.theory._arguments import square, steps_to_take
 from vgjax.theory.eigenvalues import eigenvalue_rates, power_spectrum
 from vgjax.theory.nonnormality import henrici_departure
 
@@ -78,7 +78,7 @@ def gelfand_rates(
 
     Raises:
       ValueError: `W` is not a square matrix; `steps` is not of shape (R,), not strictly
-        increasing, or has a number below 1.
+        increasing, or has a number below 1 or above 10^7.
       TypeError: `W` is not float32 or float64; `steps` are not whole numbers.
 
     Notes:
@@ -150,7 +150,7 @@ def power_method_angles(
 
     Raises:
       ValueError: `W` is not a square matrix, `vector` not of shape (N,); `steps` is not
-        of shape (R,), not strictly increasing, or has a number below 1.
+        of shape (R,), not strictly increasing, or has a number below 1 or above 10^7.
       TypeError: `W` is not float32 or float64, or `vector` of another dtype; `steps`
         are not whole numbers.
 
@@ -165,7 +165,7 @@ def power_method_angles(
     vector = jnp.asarray(vector)
     _checks.shape(vector, "vector", "N", N=len(W))
     _checks.same_dtype(vector, "vector", W.dtype)
-    steps = jnp.asarray(static_steps(steps), jnp.int32)
+    steps = jnp.asarray(steps_to_take(steps), jnp.int32)
     return _angles(W, vector, steps)
 
 
