@@ -162,6 +162,10 @@ def test_a_fresh_import_loads_only_what_was_asked_for_and_changes_no_setting():
     unwanted = {"flax", "matplotlib", "sklearn", "chex", "equinox", "optax", "tyro"}
     assert roots.isdisjoint(unwanted)
     assert "vgjax.plots" not in found["loaded"]
+    # A second or more together, for functions that few sessions call.
+    parts = {".".join(name.split(".")[:2]) for name in found["loaded"]}
+    slow = ["optimize", "integrate", "special", "linalg", "sparse", "stats", "fft"]
+    assert parts.isdisjoint(f"scipy.{name}" for name in slow)
     assert found["absent"]
     assert found["changed"] == []
     assert found["settings"] > 50

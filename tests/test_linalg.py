@@ -191,6 +191,122 @@ def test_pivoted_qr_keeps_small_rows_and_their_log_singular_values():
     np.testing.assert_allclose(np.log(np.abs(np.diag(R))).sum(), answer, atol=1e-12)
 
 
+SINGULAR = {
+    "equal": [[0.1, 0.1], [0.1, 0.1]],
+    "halved": [[0.1, 0.3], [0.05, 0.15]],
+    "columns": [[0.1, 0.1], [0.3, 0.3]],
+    "tripled": [[1.0, 2.0], [3.0, 6.0]],
+    "thirds": [[3.0, 7.0, 1.0], [9.0, 21.0, 3.0], [0.1, 0.2, 0.4]],
+    "sum": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]],
+    "zero row": [[0.0, 0.0, 0.0], [0.1, 0.2, 0.3], [0.3, 0.2, 0.2]],
+    "zero column": [[0.0, 0.7], [0.0, 0.3]],
+    "zero": [[0.0, 0.0], [0.0, 0.0]],
+    "tiny": [[3e-20, 7e-20], [3e-20, 7e-20]],
+    "one": [[0.0]],
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_the_determinant_of_a_singular_matrix_is_zero(name, dtype):
+    A = jnp.asarray(SINGULAR[name], dtype)
+    exact = [[fractions.Fraction(float(x)) for x in row] for row in np.asarray(A)]
+    assert determinant(exact) == 0
+    for function in (_linalg.log_abs_det, jax.jit(_linalg.log_abs_det)):
+        assert function(A) == -np.inf
+        assert function(A.T) == -np.inf
+    both = jax.vmap(_linalg.log_abs_det)(jnp.stack([A, jnp.eye(len(A), dtype=dtype)]))
+    np.testing.assert_array_equal(both, [-np.inf, 0])
+
+
+def determinant(A):
+    """By cofactors, in whatever arithmetic the entries have."""
+    if not A:
+        return 1
+    minors = [[row[:j] + row[j + 1 :] for row in A[1:]] for j in range(len(A))]
+    return sum((-1) ** j * A[0][j] * determinant(m) for j, m in enumerate(minors))
+
+
+@pytest.mark.parametrize("N", [2, 3, 8, 40])
+def test_integer_matrices_of_lower_rank_have_determinant_zero(N, dtype):
+    rng = np.random.default_rng(N)
+    left, right = rng.integers(-2, 3, (2, 200, N, N - 1))
+    A = left @ np.swapaxes(right, 1, 2)
+    found = jax.jit(jax.vmap(_linalg.log_abs_det))(jnp.asarray(A, dtype))
+    share = np.mean(np.asarray(found) == -np.inf)
+    # Where pivots before the last cancel too, round-off can be any size.
+    assert share > (0.98 if N <= 3 else 0.85)
+    # and no random matrix of full rank has it
+    A = rng.standard_normal((200, N, N))
+    found = jax.jit(jax.vmap(_linalg.log_abs_det))(jnp.asarray(A, dtype))
+    assert np.isfinite(np.asarray(found)).all()
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("N", [4, 8, 11])
+def test_an_ill_conditioned_matrix_is_not_singular(N):
+    # Hilbert's; the determinant is a quotient of factorials.
+    A = 1 / (1.0 + np.arange(N)[:, None] + np.arange(N)[None, :])
+    c = sum(math.lgamma(k + 1) for k in range(N))
+    d = sum(math.lgamma(k + 1) for k in range(2 * N))
+    found = _linalg.log_abs_det(jnp.asarray(A))
+    np.testing.assert_allclose(found, 4 * c - d, atol=1e-15 * np.linalg.cond(A) + 1e-9)
+
+
+def test_the_determinant_of_a_matrix_far_from_one_or_nearly_singular(dtype, tolerance):
+    eps, big = float(np.finfo(dtype).eps), 1e200 if dtype == np.float64 else 1e30
+    for A, expected in [
+        ([[1 / big, 0], [0, big]], 0.0),
+        ([[1 / big, big], [1 / big, -big]], np.log(2)),
+        ([[1 / big, 1 / big], [big, -big]], np.log(2)),
+        ([[0, big], [big, 0]], 2 * np.log(big)),
+        ([[1 / big, 0], [0, 2 / big]], np.log(2) - 2 * np.log(big)),
+        ([[1, 1], [1, 1 + 4 * eps]], np.log(4 * eps)),
+        ([[1, 1], [1 / big, (1 + 4 * eps) / big]], np.log(4 * eps) - np.log(big)),
+    ]:
+        found = jax.jit(_linalg.log_abs_det)(jnp.asarray(A, dtype))
+        atol = tolerance(1e-12, 1e-4)
+        # The last matrix is rounded when it is made.
+        atol = 0.3 if A[0] == [1, 1] and A[1][0] != 1 else atol
+        np.testing.assert_allclose(found, expected, atol=atol)
+
+
+def test_determinants_of_random_and_graded_matrices_are_those_of_numpy(
+    dtype, tolerance
+):
+    rng = np.random.default_rng(5)
+    for N in (1, 2, 3, 20):
+        A = rng.standard_normal((N, N)) * np.exp(3 * rng.standard_normal((N, 1)))
+        A = A.astype(dtype)
+        expected = np.linalg.slogdet(A.astype(float))[1]
+        found = _linalg.log_abs_det(jnp.asarray(A))
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, atol=tolerance(1e-11, 1e-3))
+        grad = jax.grad(_linalg.log_abs_det)(jnp.asarray(A))
+        inverse = np.linalg.inv(A.astype(float)).T
+        # Row by row: the rows are of different sizes.
+        error = np.abs(grad - inverse).max(1) / np.abs(inverse).max(1)
+        assert error.max() < tolerance(1e-10, 1e-2)
+
+
+def test_the_gradient_of_the_determinant_is_finite_and_zero_beside_a_zero(dtype):
+    singular = jnp.asarray(SINGULAR["tripled"], dtype)
+    np.testing.assert_array_equal(jax.grad(_linalg.log_abs_det)(singular), 0)
+    forward = jax.jvp(_linalg.log_abs_det, (singular,), (jnp.ones_like(singular),))
+    np.testing.assert_array_equal(forward, [-np.inf, 0])
+    second = jax.hessian(_linalg.log_abs_det)(2 * jnp.eye(2, dtype=dtype))
+    # -W^-T dW^T W^-T
+    expected = np.zeros((2, 2, 2, 2))
+    for i, j in np.ndindex(2, 2):
+        expected[i, j, j, i] = -1 / 4
+    np.testing.assert_allclose(second, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_the_determinant_beside_a_nan_or_an_infinity_is_nan(bad, dtype):
+    assert np.isnan(_linalg.log_abs_det(jnp.asarray([[bad, 1], [1, 2]], dtype)))
+    assert np.isnan(_linalg.log_abs_det(jnp.asarray([[bad, 0], [0, 0]], dtype)))
+
+
 def test_products_are_at_full_precision_whatever_the_default(dtype):
     A = jnp.ones((2, 2), dtype)
     with jax.default_matmul_precision("bfloat16"):

@@ -207,6 +207,20 @@ def test_the_largest_eigenvalue_becomes_the_radius_given(W, radius, dtype, toler
     np.testing.assert_allclose(found, scale * np.asarray(W), rtol=1e-6)
 
 
+def test_the_radius_comes_out_whatever_the_size_of_the_matrix(dtype, tolerance):
+    W = np.random.default_rng(0).standard_normal((3, 3))
+    largest = np.abs(np.linalg.eigvals(W)).max()
+    sizes = (1e200, 1e-200, 1e300) if dtype == np.float64 else (1e30, 1e-30, 1e36)
+    for size in sizes:
+        for radius in (1.0, -0.5, 1 / size):
+            found = matrices.with_spectral_radius(jnp.asarray(W * size, dtype), radius)
+            np.testing.assert_allclose(
+                np.asarray(found, float) / radius,
+                W / largest,
+                rtol=tolerance(1e-13, 1e-5),
+            )
+
+
 def test_a_matrix_without_an_eigenvalue_but_zero_reads_nan():
     shift = jnp.eye(3, k=1)
     assert np.isnan(matrices.with_spectral_radius(shift, 0.9)).all()
@@ -304,3 +318,34 @@ def test_wrong_arguments_of_sparse_radius_and_walk_gain_are_refused_by_name(
 
 def unwrapped(name):
     return inspect.unwrap(getattr(matrices, name))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        (lambda x: unwrapped("gaussian")(key(1), 3, gain=x), "gain"),
+        (lambda x: unwrapped("sparse")(key(1), 3, nonzeros=2, gain=x), "gain"),
+        (lambda x: unwrapped("with_spectral_radius")(jnp.eye(2), x), "radius"),
+        (lambda x: unwrapped("shear")(x, 1.0), "a"),
+        (lambda x: unwrapped("shear")(1.0, x), "b"),
+        (lambda x: unwrapped("rotation_blocks")([1.0, x], [0.0, 0.0]), "radii"),
+        (lambda x: unwrapped("rotation_blocks")([1.0], [x]), "angles"),
+        (lambda x: unwrapped("symmetric")(key(1), jnp.array([1.0, x])), "eigenvalues"),
+        (lambda x: unwrapped("normal")(key(1), [1.0, x]), "eigenvalues"),
+    ],
+)
+def test_gains_and_scales_that_are_not_finite_are_refused(build, name, bad):
+    with pytest.raises(ValueError, match=f"`{name}` must be finite, but is "):
+        build(bad)
+
+
+def test_a_gain_beyond_the_dtype_is_refused_and_a_traced_one_is_taken():
+    with pytest.raises(ValueError, match="`gain` must be finite in float32, but is 1e"):
+        unwrapped("gaussian")(key(1), 3, gain=1e39, dtype=jnp.float32)
+    with pytest.raises(ValueError, match="`gain` must be a number, but is 'large'"):
+        unwrapped("gaussian")(key(1), 3, gain="large")
+    with pytest.raises(ValueError, match="`gain` must be a number, but is 1j"):
+        unwrapped("sparse")(key(1), 3, nonzeros=2, gain=1j)
+    found = jax.jit(lambda g: matrices.gaussian(key(1), 3, gain=g))(jnp.nan)
+    assert np.isnan(found).all()

@@ -1,4 +1,5 @@
 import inspect
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +9,13 @@ from matplotlib.colors import to_rgb
 import vgjax.plots as plots
 from vgjax.products import Spectrum
 from vgjax.spectra import Rates
+
+
+class Other(NamedTuple):
+    """As of `lyapunov_spectrum`: arrays of several shapes."""
+
+    exponents: np.ndarray
+    history: np.ndarray
 
 
 @pytest.fixture(autouse=True)
@@ -223,4 +231,47 @@ def test_no_global_setting_is_changed():
 def test_wrong_arguments_are_refused_by_name(draw, arguments, options, match):
     # Unwrapped, for where a type checker is hooked in and would speak first.
     with pytest.raises(ValueError, match=match):
+        inspect.unwrap(getattr(plots, draw))(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("draw", "arguments", "options", "match"),
+    [
+        (
+            "spectrum",
+            (np.zeros((3, 2)),),
+            {},
+            "`spectrum` must be a Spectrum, as of `jacobian_spectrum`, but is ndarray",
+        ),
+        ("spectrum", (None,), {}, "`spectrum` must be a Spectrum, .* is NoneType"),
+        (
+            "spectrum",
+            (straight([0.1]),),
+            {"theory": Rates(np.zeros(1), np.zeros(1))},
+            "`theory` must be a Spectrum or an array of rates, but is Rates",
+        ),
+        (
+            "rates",
+            (Other(np.zeros(2), np.zeros((3, 2))), np.zeros(2)),
+            {},
+            "`measured` must be what `growth_rates` gives or an array .* is Other",
+        ),
+        (
+            "rates",
+            (straight([0.1]), np.zeros(1)),
+            {},
+            "`measured` must be what `growth_rates` gives or an array .* is Spectrum",
+        ),
+        (
+            "rates",
+            (np.zeros(1), Rates(np.zeros(1), np.zeros(1))),
+            {},
+            "`predicted` must be an array of rates, but is Rates",
+        ),
+        ("rates", (np.zeros(1), "fast"), {}, "`predicted` must be an array .* is str"),
+        ("rates", (None, np.zeros(1)), {}, "`measured` must be .* is NoneType"),
+    ],
+)
+def test_another_kind_is_refused_with_what_to_pass(draw, arguments, options, match):
+    with pytest.raises(TypeError, match=match):
         inspect.unwrap(getattr(plots, draw))(*arguments, **options)

@@ -20,12 +20,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # its parts load when they are first touched
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Float
-from scipy.special import digamma, gammaln
 
 from vgjax import _checks
-from vgjax._linalg import matmul
+from vgjax._linalg import exponent, matmul, near_one, scaled
 
 
 def gaussian(
@@ -44,8 +45,8 @@ def gaussian(
       law), and its largest singular value comes to 2 g.
 
     Raises:
-      ValueError: `N` is below 1, `gain` is no scalar, or `dtype` is float64 while JAX's
-        64-bit mode is off.
+      ValueError: `N` is below 1, `gain` is no finite scalar, or `dtype` is float64
+        while JAX's 64-bit mode is off.
       TypeError: `dtype` is neither float32 nor float64.
 
     Source:
@@ -54,8 +55,7 @@ def gaussian(
     """
     N = _checks.whole(N, "N", 1)
     dtype = _checks.dtype_or_default(dtype)
-    _checks.shape(gain, "gain", "")
-    return jnp.asarray(gain, dtype) * jax.random.normal(key, (N, N), dtype) / N**0.5
+    return _scale(gain, "gain", dtype) * jax.random.normal(key, (N, N), dtype) / N**0.5
 
 
 def orthogonal(
@@ -102,7 +102,8 @@ def normal(
       moves all by about eps times the largest, so small ones have fewer digits.
 
     Raises:
-      ValueError: `eigenvalues` is not of shape (N,), or a conjugate is missing.
+      ValueError: `eigenvalues` is not of shape (N,) or not finite, or a conjugate is
+        missing.
       TypeError: `eigenvalues` is of another type, such as integers.
     """
     # On the host: how many are real decides the shape of the blocks.
@@ -115,6 +116,7 @@ def normal(
             f"but has dtype {values.dtype}."
         )
         raise TypeError(msg)
+    _finite(values, "eigenvalues")
     real = np.real(values[np.imag(values) == 0])
     upper = np.sort(values[np.imag(values) > 0])
     lower = np.sort(values[np.imag(values) < 0].conj())
@@ -145,12 +147,13 @@ def symmetric(key: Array, eigenvalues: Float[Array, " N"]) -> Float[Array, "N N"
       eigenvalues. Rounding moves all by about eps times the largest.
 
     Raises:
-      ValueError: `eigenvalues` is not of shape (N,).
+      ValueError: `eigenvalues` is not of shape (N,), or not finite.
       TypeError: `eigenvalues` is not float32 or float64.
     """
     eigenvalues = jnp.asarray(eigenvalues)
     N = _checks.shape(eigenvalues, "eigenvalues", "N")["N"]
     dtype = _checks.real_floating(eigenvalues, "eigenvalues")
+    _finite(eigenvalues, "eigenvalues")
     Q = jax.random.orthogonal(key, N, dtype=dtype)
     W = matmul(Q * eigenvalues[None, :], Q.T)
     return (W + W.T) / 2
@@ -171,7 +174,7 @@ def shear(a: float | Array, b: float | Array) -> Float[Array, "2 2"]:
       (2, 2). Eigenvalue a, twice, with one eigenvector.
 
     Raises:
-      ValueError: `a` or `b` is no scalar.
+      ValueError: `a` or `b` is no finite scalar.
       TypeError: `a` or `b` is not float32 or float64.
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
@@ -196,7 +199,8 @@ def rotation_blocks(
       the magnitudes of the radii, each twice.
 
     Raises:
-      ValueError: `radii` or `angles` is not of shape (n,), or their sizes differ.
+      ValueError: `radii` or `angles` is not of shape (n,) or not finite, or their sizes
+        differ.
       TypeError: `radii` or `angles` is not float32 or float64.
     """
     radii, angles = jnp.asarray(radii), jnp.asarray(angles)
@@ -229,7 +233,7 @@ def sparse(
       (N, N).
 
     Raises:
-      ValueError: `N` is below 1, `nonzeros` outside 1 to N, `gain` no scalar, or
+      ValueError: `N` is below 1, `nonzeros` outside 1 to N, `gain` no finite scalar, or
         `dtype` float64 while JAX's 64-bit mode is off.
       TypeError: `dtype` is neither float32 nor float64.
 
@@ -239,12 +243,12 @@ def sparse(
     N = _checks.whole(N, "N", 1)
     nonzeros = _checks.whole(nonzeros, "nonzeros", 1, N)
     dtype = _checks.dtype_or_default(dtype)
-    _checks.shape(gain, "gain", "")
+    gain = _scale(gain, "gain", dtype)
     places, entries = jax.random.split(key)
     # The order of N independent numbers is a random permutation, for each row.
     rank = jnp.argsort(jax.random.uniform(places, (N, N)), axis=1)
     W = jax.random.normal(entries, (N, N), dtype) / nonzeros**0.5
-    return jnp.where(rank < nonzeros, jnp.asarray(gain, dtype) * W, 0)
+    return jnp.where(rank < nonzeros, gain * W, 0)
 
 
 def with_spectral_radius(
@@ -261,7 +265,7 @@ def with_spectral_radius(
       (N, N). NaN where W has no eigenvalue but zero.
 
     Raises:
-      ValueError: `W` is not of shape (N, N), or `radius` is no scalar.
+      ValueError: `W` is not of shape (N, N), or `radius` is no finite scalar.
       TypeError: `W` is not float32 or float64.
 
     Notes:
@@ -270,10 +274,12 @@ def with_spectral_radius(
     W = _checks.array(W, "W")
     _checks.shape(W, "W", "N N")
     dtype = _checks.real_floating(W, "W")
-    _checks.shape(radius, "radius", "")
-    largest = jnp.max(jnp.abs(jnp.linalg.eigvals(W)))
-    scale = jnp.asarray(radius, dtype) / largest
-    return jnp.where(largest > 0, scale * W, jnp.nan)
+    radius = _scale(radius, "radius", dtype)
+    near, _ = near_one(W)
+    largest = jnp.max(jnp.abs(jnp.linalg.eigvals(near)))
+    e = exponent(largest)
+    scale = radius / scaled(largest, -e)
+    return jnp.where(largest > 0, scale * scaled(near, -e), jnp.nan)
 
 
 def random_walk_gain(N: int, activation: str) -> float:
@@ -301,6 +307,7 @@ def random_walk_gain(N: int, activation: str) -> float:
     """
     N = _checks.whole(N, "N", 1)
     _checks.choice(activation, "activation", ("linear", "relu"))
+    digamma, gammaln = scipy.special.digamma, scipy.special.gammaln
     if activation == "linear":
         return float((N / 2) ** 0.5 * np.exp(-digamma(N / 2) / 2))
     K = np.arange(1, N + 1)
@@ -319,8 +326,32 @@ def _pair_blocks(real: Array, imag: Array) -> Array:
     return spread.reshape(2 * n, 2 * n)
 
 
+def _scale(x: float | Array, name: str, dtype: np.dtype) -> Array:
+    """Return a scalar in the dtype of a matrix, if it is finite there."""
+    _checks.shape(x, name, "")
+    if not isinstance(x, Tracer):
+        if np.asarray(x).dtype.kind not in "iuf":
+            msg = f"Argument `{name}` must be a number, but is {x!r}."
+            raise ValueError(msg)
+        _finite(x, name)
+        with np.errstate(over="ignore"):
+            small = not np.isfinite(np.asarray(x, dtype))
+        if small:
+            msg = f"Argument `{name}` must be finite in {dtype}, but is {x}."
+            raise ValueError(msg)
+    return jnp.asarray(x, dtype)
+
+
+def _finite(x: float | Array | np.ndarray, name: str) -> None:
+    """Refuse a NaN or an infinity, unless `jit` traces it."""
+    if not isinstance(x, Tracer) and not np.all(np.isfinite(np.asarray(x))):
+        msg = f"Argument `{name}` must be finite, but is {x}."
+        raise ValueError(msg)
+
+
 def _common_dtype(**arguments: Array) -> np.dtype:
     """Return the dtype of two arguments; a Python float takes that of the other."""
     for name, x in arguments.items():
         _checks.real_floating(x, name)
+        _finite(x, name)
     return jnp.result_type(*arguments.values())

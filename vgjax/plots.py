@@ -57,7 +57,14 @@ def spectrum(
 
     Raises:
       ValueError: `spectrum` is not of shape (R, N), or `theory` has another N.
+      TypeError: either is of another kind.
     """
+    if not hasattr(spectrum, "log_singular_values"):
+        msg = (
+            "Argument `spectrum` must be a Spectrum, as of `jacobian_spectrum`, but is "
+            f"{type(spectrum).__name__}."
+        )
+        raise TypeError(msg)
     values = np.asarray(spectrum.log_singular_values)
     N = _checks.shape(values, "spectrum.log_singular_values", "R N")["N"]
     ax = _axes(ax)
@@ -146,10 +153,15 @@ def rates(
 
     Raises:
       ValueError: `measured` is not of shape (N,), or `predicted` has another N.
+      TypeError: either is of another kind.
     """
     error = getattr(measured, "standard_error", None)
-    y = np.asarray(getattr(measured, "rate", measured))
-    x = np.asarray(predicted)
+    y = _numbers(
+        getattr(measured, "rate", measured),
+        "measured",
+        "what `growth_rates` gives or an array of rates",
+    )
+    x = _numbers(predicted, "predicted", "an array of rates")
     N = _checks.shape(y, "measured", "N")["N"]
     _checks.shape(x, "predicted", "N", N=N)
     drawn = np.isfinite(x) & np.isfinite(y)
@@ -174,6 +186,20 @@ def rates(
 
 def _axes(ax: Axes | None) -> Axes:
     return plt.subplots(figsize=(7.2, 4), layout="constrained")[1] if ax is None else ax
+
+
+def _numbers(x: Any, name: str, wanted: str) -> np.ndarray:
+    """Return x as an array, and refuse a result of ours that holds several."""
+    found = None
+    if not hasattr(x, "_fields"):
+        try:
+            found = np.asarray(x)
+        except (TypeError, ValueError):
+            found = None
+    if found is None or found.dtype.kind not in "iuf":
+        msg = f"Argument `{name}` must be {wanted}, but is {type(x).__name__}."
+        raise TypeError(msg)
+    return found
 
 
 def _with_legend(ax: Axes) -> Axes:
@@ -201,7 +227,7 @@ def _prediction(
         values = np.asarray(theory.log_singular_values)
         _checks.shape(values, "theory.log_singular_values", "R N", N=N)
         return _without_nan(theory.steps, values)
-    rate = np.asarray(theory)
+    rate = _numbers(theory, "theory", "a Spectrum or an array of rates")
     _checks.shape(rate, "theory", "N", N=N)
     rate = np.sort(rate)[::-1]
     ends = np.array([0, steps[-1] if len(steps) else 1])

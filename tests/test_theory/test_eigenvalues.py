@@ -75,6 +75,54 @@ def test_small_eigenvalues_are_no_zeros(dtype, tolerance):
     np.testing.assert_allclose(found, np.log([1.0, 1e-20]), atol=tolerance(1e-13, 1e-4))
 
 
+def far_from_one(dtype):
+    """Powers of ten, near the ends of the range, that leave a matrix of them normal."""
+    return (1e200, 1e-200, 1e300) if dtype == np.float64 else (1e30, 1e-30, 1e37)
+
+
+def test_rates_of_a_matrix_of_any_size_are_those_of_it_near_one(dtype, tolerance):
+    W = 0.4 * np.random.default_rng(0).standard_normal((3, 3))
+    # By NumPy, near one, in float64.
+    rates = np.sort(np.log(np.abs(np.linalg.eigvals(W))))[::-1]
+    assert abs(rates[0] - -0.485) < 1e-3
+    for size in far_from_one(dtype):
+        expected = rates + np.log(size)
+        found = theory.eigenvalue_rates(jnp.asarray(W * size, dtype))
+        np.testing.assert_allclose(found, expected, rtol=tolerance(1e-14, 1e-6))
+        largest = np.abs(theory.eigenvalues(jnp.asarray(W * size, dtype))[0])
+        np.testing.assert_allclose(
+            float(largest) / size, np.exp(rates[0]), rtol=tolerance(1e-13, 1e-5)
+        )
+        amplitudes = theory.mode_amplitudes(
+            jnp.asarray(W * size, dtype), jnp.ones(3, dtype), [1, 3]
+        )
+        np.testing.assert_allclose(
+            amplitudes[1] - amplitudes[0], 2 * expected, rtol=tolerance(1e-13, 1e-5)
+        )
+
+
+def test_entries_far_apart_have_the_eigenvalues_of_their_balance(dtype, tolerance):
+    size = 1e200 if dtype == np.float64 else 1e20
+    # Of [[0, a], [b, 0]] they are +-sqrt(a b).
+    W = jnp.array([[0.0, size], [4 / size, 0.0]], dtype)
+    expected = np.full(2, np.log(2))
+    found = theory.eigenvalue_rates(W)
+    np.testing.assert_allclose(found, expected, rtol=tolerance(1e-14, 1e-6))
+
+
+def test_the_gradient_of_a_rate_is_that_of_the_matrix_near_one(dtype, tolerance):
+    size = far_from_one(dtype)[0]
+    triangle = jnp.array([[2.0, 1.0], [0.0, 0.5]], dtype)
+    found = jax.grad(lambda W: theory.eigenvalue_rates(W)[0])(
+        triangle * jnp.asarray(size, dtype)
+    )
+    # d lambda = w^T dW v / w^T v with v = e_1 and w = (1, 2/3), over lambda = 2.
+    expected = np.array([[1 / 2, 0], [1 / 3, 0]])
+    np.testing.assert_allclose(
+        np.asarray(found, float) * size, expected, atol=tolerance(1e-14, 1e-6)
+    )
+
+
 @pytest.mark.float64
 def test_powers_of_a_shear_are_known_in_closed_form():
     a, b, t = 0.9, 5.0, np.array([1, 7, 200])
@@ -209,7 +257,18 @@ EYE = jnp.eye(2)
         ),
         ("eigenvalue_rates", (EYE.astype(int),), TypeError, "`W` must be real .* int"),
         ("power_spectrum", (EYE, []), ValueError, r"`steps` must have shape \(R,\)"),
-        ("power_spectrum", (EYE, 3), ValueError, r"`steps` must have shape \(R,\)"),
+        (
+            "power_spectrum",
+            (EYE, 3),
+            ValueError,
+            r"`steps` must have shape \(R,\), such as \[3\], but is the scalar 3",
+        ),
+        (
+            "power_spectrum",
+            (EYE, [2**31 - 1]),
+            ValueError,
+            "`steps` must be at most 10000000 here, .* is up to 2147483647",
+        ),
         ("power_spectrum", (EYE, [1.0]), TypeError, "`steps` must be whole numbers"),
         ("power_spectrum", (EYE, [0, 1]), ValueError, "from at least 1 .* is .0 1"),
         ("power_spectrum", (EYE, [2, 2]), ValueError, "strictly increasing"),

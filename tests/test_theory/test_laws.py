@@ -162,13 +162,15 @@ def test_nan_breaks_every_law_and_so_do_more_steps_than_factors(dtype):
     matrices = jnp.asarray(chain(9), dtype)
     values = np.zeros((2, N))
     values[0, 1] = np.nan
-    laws = theory.check_laws(spectrum([1, T + 1], values, dtype), matrices)
+    # Under `jit` nobody can look at the steps.
+    check = jax.jit(theory.check_laws)
+    laws = check(spectrum([1, T + 1], values, dtype), matrices)
     rows = theory.violations(laws, 1e9)
     assert rows["determinant"].all()
     assert rows["horn"].all()
     assert rows["order"][0]
     # An index of -1 would be the last row.
-    laws = theory.check_laws(spectrum([0, 1], np.zeros((2, N)), dtype), matrices)
+    laws = check(spectrum([0, 1], np.zeros((2, N)), dtype), matrices)
     assert np.isnan(laws.determinant[0])
     assert np.isnan(laws.horn[0]).all()
     assert np.isfinite(laws.horn[1]).all()
@@ -217,6 +219,18 @@ INTEGERS = GOOD._replace(log_singular_values=np.zeros((2, N), np.int32))
             {"log_abs_eigenvalues": np.zeros((2, N), np.int32)},
             TypeError,
             "`log_abs_eigenvalues` must have dtype float32",
+        ),
+        (
+            (GOOD._replace(steps=np.array([3, 6])), SINGLE),
+            {},
+            ValueError,
+            "`spectrum.steps` must be from 1 to the 3 factors of `jacobians`, but",
+        ),
+        (
+            (GOOD._replace(steps=np.array([0, 3])), SINGLE),
+            {},
+            ValueError,
+            "`spectrum.steps` must be from 1 to the 3 factors of `jacobians`, but",
         ),
         (
             (INTEGERS, SINGLE),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vgjax import theory
-from vgjax.theory._overlaps import OVERLAPS
+from vgjax.theory._overlaps import overlaps
 
 NAMES = ["tanh", "erf", "relu", "hard_tanh"]
 VALUE = {
@@ -55,7 +55,7 @@ def test_the_variance_of_the_next_layer_is_the_integral(name, q):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("q", [1e-12, 1e-6, 0.3, 4.0, 1e4, 1e8])
 def test_the_mean_squared_slope_is_the_integral(name, q):
-    found = OVERLAPS[name].slope_overlap(q, 0.0)
+    found = overlaps(name).slope_overlap(q, 0.0)
     np.testing.assert_allclose(found, float(mean(SLOPE[name], q)), rtol=1e-12)
 
 
@@ -81,14 +81,14 @@ def test_the_overlap_of_two_correlated_signals_is_the_integral(name, gap):
         phi = lambda x: np.interp(x, grid, table)  # noqa: E731
     kept = (both * phi(u) * phi(v)).sum()
     whole = (both * phi(u) ** 2 * np.ones_like(v)).sum()
-    found = OVERLAPS[name].lost(q, gap)
+    found = overlaps(name).lost(q, gap)
     np.testing.assert_allclose(found, whole - kept, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["tanh", "erf", "hard_tanh"])
 @pytest.mark.parametrize("q", [0.1, 3.0, 300.0])
 def test_nearly_equal_signals_lose_what_the_slope_says_and_no_digits(name, q):
-    of = OVERLAPS[name]
+    of = overlaps(name)
     for gap in (1e-14, 1e-11):
         lost = of.lost(q, gap) / (q * gap)
         # A kink makes corrections of the root of the gap, as large as q is.
@@ -100,7 +100,7 @@ def test_nearly_equal_signals_lose_what_the_slope_says_and_no_digits(name, q):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("q", [0.1, 3.0, 300.0])
 def test_slopes_are_the_derivatives_of_the_maps(name, q):
-    of = OVERLAPS[name]
+    of = overlaps(name)
     for f, at, slope in (
         (of.second_moment, q, of.second_moment_slope(q)),
         (lambda gap: of.lost(q, gap) / q, 0.3, of.slope_overlap(q, 0.3)),
@@ -166,7 +166,7 @@ def test_iterating_the_map_comes_to_the_fixed_point_at_rate_xi(name, gain, bias)
 @pytest.mark.parametrize("gain", [1.0, 1.5, 3.0, 30.0])
 def test_correlations_come_to_their_fixed_point_at_rate_xi(name, gain):
     gains = {"weight_gain": gain, "bias_std": 0.3}
-    q, of = theory.fixed_point(name, **gains), OVERLAPS[name]
+    q, of = theory.fixed_point(name, **gains), overlaps(name)
     scale = theory.depth_scales(name, **gains).correlation
     gaps = [0.5]
     for _ in range(2000):
@@ -263,3 +263,89 @@ def test_wrong_numbers_are_refused_by_name(call, match):
 def test_traced_numbers_are_refused_by_name():
     with pytest.raises(TypeError, match="`gain` must be concrete, .* but is traced"):
         jax.jit(theory.leading_exponent)(2.0)
+
+
+# E phi'^2 of a wide u times its standard deviation: the integral of phi'^2, which is
+# 4/3 for tanh, sqrt 2 for erf and 2 for hard tanh, over sqrt(2 pi).
+SLOPE_BY_SIZE = {
+    "tanh": 4 / 3 / np.sqrt(2 * np.pi),
+    "erf": np.sqrt(2) / np.sqrt(2 * np.pi),
+    "hard_tanh": 2 / np.sqrt(2 * np.pi),
+}
+
+
+@pytest.mark.parametrize("name", SLOPE_BY_SIZE)
+@pytest.mark.parametrize(
+    ("gain", "bias"), [(1e155, 0.0), (1.5, 1e200), (3e200, 4e200), (1e308, 1.7e308)]
+)
+def test_huge_gains_and_biases_make_signs_of_units(name, gain, bias):
+    numbers = {"weight_gain": gain, "bias_std": bias}
+    assert theory.fixed_point(name, **numbers) == np.inf
+    size = mpmath.sqrt(mpmath.mpf(gain) ** 2 + mpmath.mpf(bias) ** 2)
+    chi = mpmath.mpf(gain) ** 2 * SLOPE_BY_SIZE[name] / size
+    np.testing.assert_allclose(theory.chi(name, **numbers), float(chi), rtol=1e-13)
+    # Signs: C(c) = s (2 / pi) arcsin(c) + 1 - s with the share s of the weights.
+    share = float((gain / size) ** 2)
+    scales = theory.depth_scales(name, **numbers)
+    if chi < 1:
+        expected = -1 / float(mpmath.log(chi))
+    elif share == 1:
+        expected = -1 / np.log(2 / np.pi)
+    else:
+        angle = mpmath.findroot(
+            lambda x: share * 2 / mpmath.pi * x - 1 + mpmath.cos(x), 4 * share / np.pi
+        )
+        slope = share * 2 / mpmath.pi / mpmath.sin(angle)
+        expected = -1 / float(mpmath.log(slope))
+    np.testing.assert_allclose(scales.correlation, expected, rtol=1e-12)
+    # V(q) = gain^2 (1 - O(q^-1/2)): its slope is about gain^2 / size^3.
+    assert abs(scales.variance * 3 * mpmath.log(size / gain ** (2 / 3)) - 1) < 0.01
+
+
+@pytest.mark.parametrize("name", SLOPE_BY_SIZE)
+def test_what_is_large_goes_over_into_signs_without_a_step(name):
+    for ratio in (0.0, 3.0):
+        below, above = (
+            theory.depth_scales(name, weight_gain=w, bias_std=ratio * w)
+            for w in (2e16, 4e17)
+        )
+        np.testing.assert_allclose(below.correlation, above.correlation, rtol=1e-12)
+        np.testing.assert_allclose(below.variance, above.variance, rtol=0.2)
+
+
+def test_the_chaotic_correlation_of_hard_tanh_is_that_of_its_maps_at_large_gains():
+    # At size w the step is w^-1 away from a sign.
+    for gain in (1e3, 1e5, 1e7, 1e12):
+        found = theory.depth_scales("hard_tanh", weight_gain=gain).correlation
+        expected = -1 / np.log(2 / np.pi)
+        assert abs(found / expected - 1) < 10 / gain
+
+
+@pytest.mark.parametrize("name", SLOPE_BY_SIZE)
+@pytest.mark.parametrize("bias", [1e20, 1e80, 1e150, 1e200])
+def test_the_critical_gain_grows_as_the_root_of_the_bias(name, bias):
+    found = theory.critical_gain(name, bias_std=bias)
+    expected = np.sqrt(bias / SLOPE_BY_SIZE[name])
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_relu_beyond_floats_reads_as_its_linear_maps_say():
+    assert theory.fixed_point("relu", weight_gain=1.0, bias_std=1e200) == np.inf
+    scales = theory.depth_scales("relu", weight_gain=1.0, bias_std=1e200)
+    np.testing.assert_allclose(scales, 1 / np.log(2), rtol=1e-14)
+    assert theory.chi("relu", weight_gain=1e155) == np.inf
+    assert theory.depth_scales("relu", weight_gain=1e155) == (np.inf, np.inf)
+    # -1 / log(gain^2 / 2), where the square underflows
+    scales = theory.depth_scales("relu", weight_gain=1e-200)
+    np.testing.assert_allclose(scales, 1 / (400 * np.log(10) + np.log(2)), rtol=1e-13)
+
+
+def test_variances_that_overflow_are_infinite_and_those_that_need_not_do_not():
+    assert theory.variance_map(1.0, "tanh", weight_gain=1e200) == np.inf
+    found = theory.variance_map(1e-300, "tanh", weight_gain=1e200)
+    np.testing.assert_allclose(found, 1e100, rtol=1e-13)
+    np.testing.assert_allclose(
+        theory.leading_exponent(1e200),
+        np.log(1e200 * SLOPE_BY_SIZE["tanh"]) / 2,
+        rtol=1e-14,
+    )

@@ -348,3 +348,29 @@ def test_wrong_arguments_are_refused_by_name(name, arguments, error, match):
 def test_a_traced_matrix_is_refused_by_name():
     with pytest.raises(TypeError, match="`W` must be concrete, outside of `jit`"):
         jax.jit(theory.numerical_radius)(np.eye(2, dtype=np.float32))
+
+
+@pytest.mark.parametrize("size", [1e300, 1e200, 1e-200, 1e-300])
+def test_radii_of_a_matrix_of_any_size_are_those_of_it_near_one(size):
+    W = np.random.default_rng(3).standard_normal((4, 4))
+    for epsilon in (0.1, 1e-3):
+        expected = theory.pseudospectral_radius(W, epsilon)
+        found = theory.pseudospectral_radius(W * size, epsilon * size)
+        np.testing.assert_allclose(found / size, expected, rtol=1e-9)
+    found = theory.numerical_radius(W * size) / size
+    np.testing.assert_allclose(found, theory.numerical_radius(W), rtol=1e-9)
+
+
+def test_the_pseudospectrum_of_the_largest_or_the_zero_matrix_is_known():
+    top = 1.7e308
+    # Of a multiple of the identity, a normal matrix: its radius and epsilon.
+    found = theory.pseudospectral_radius(top * np.eye(2), 1.0)
+    np.testing.assert_allclose(found, top, rtol=1e-9)
+    # Twice that is no float.
+    assert theory.pseudospectral_radius(np.full((2, 2), top), 1.0) == np.inf
+    assert theory.kreiss_constant(np.full((2, 2), top)) == np.inf
+    assert theory.transient_growth(np.full((2, 2), top)).log_peak == np.inf
+    found = theory.pseudospectral_radius(np.zeros((2, 2)), 0.25)
+    np.testing.assert_allclose(found, 0.25, rtol=1e-9)
+    found = theory.pseudospectral_radius(1e-300 * np.eye(2), 1.0)
+    np.testing.assert_allclose(found, 1.0, rtol=1e-9)

@@ -88,6 +88,37 @@ def test_long_powers_neither_overflow_nor_underflow(dtype, tolerance):
         assert found[1] < tolerance(1e-14, 1e-5)
 
 
+def test_a_matrix_of_any_size_has_the_spaces_and_angles_of_it_near_one(
+    dtype, tolerance
+):
+    W = np.random.default_rng(0).standard_normal((3, 3))
+    values, left = np.linalg.eig(W.T)
+    order = np.argsort(-np.abs(values))
+    values, left = values[order], left[:, order]
+    assert np.isreal(values[0])
+    rate = np.log(np.abs(values[1] / values[0]))
+    direction = np.real(left[:, 0])
+    condition = np.linalg.cond(np.linalg.eig(W)[1])
+    angle = np.arccos(abs((W[0] / np.linalg.norm(W[0])) @ direction))
+    rtol = tolerance(1e-12, 1e-4)
+    sizes = (1e200, 1e-200, 1e307) if dtype == np.float64 else (1e30, 1e-30, 1e38)
+    for size in sizes:
+        scaled = jnp.asarray(W * size, dtype)
+        found = theory.power_method_rate(scaled)
+        np.testing.assert_allclose(found, rate, rtol=rtol)
+        found = theory.principal_left_space(scaled)[:, 0]
+        np.testing.assert_allclose(abs(found @ direction), 1, rtol=rtol)
+        found = theory.eigenvector_condition(scaled)
+        np.testing.assert_allclose(found, condition, rtol=rtol)
+        found = theory.power_method_angles(scaled, jnp.eye(3, dtype=dtype)[0], [1])
+        np.testing.assert_allclose(found, [angle], rtol=rtol)
+        # Repeated eigenvalues, of which LAPACK's eigenvectors are anything.
+        normal = jnp.asarray(np.diag([1, 1, -1]) * size, dtype)
+        assert theory.eigenvector_condition(normal) == 1
+        found = theory.henrici_departure(jnp.asarray(np.eye(3, k=1) * size, dtype))
+        np.testing.assert_allclose(np.asarray(found, float) / size, 2**0.5, rtol=rtol)
+
+
 def test_opposite_eigenvalues_lead_together(dtype, tolerance):
     W = jnp.asarray(np.diag([1.0, -1.0, 0.5]), dtype)
     rate = theory.power_method_rate(W)
@@ -195,3 +226,18 @@ EYE = jnp.eye(2)
 def test_wrong_arguments_are_refused_by_name(name, arguments, error, match):
     with pytest.raises(error, match=match):
         inspect.unwrap(getattr(theory, name))(*arguments)
+
+
+def test_as_many_steps_as_would_take_hours_are_refused_where_each_is_taken():
+    far = [1, 10**7 + 1]
+    for function, arguments in [
+        (theory.power_method_angles, (jnp.eye(2), jnp.ones(2), far)),
+        (theory.gelfand_rates, (jnp.eye(2), far)),
+    ]:
+        with pytest.raises(ValueError, match="`steps` must be at most 10000000"):
+            inspect.unwrap(function)(*arguments)
+    # and allowed where they cost nothing
+    found = theory.mode_amplitudes(2 * jnp.eye(2), jnp.ones(2), [2**31 - 1])
+    np.testing.assert_allclose(
+        found, np.full((1, 2), (2**31 - 1) * np.log(2)), rtol=1e-6
+    )

@@ -42,6 +42,14 @@ def test_the_edge_of_a_product_is_that_of_the_reference(layers, edge):
     np.testing.assert_allclose(theory.gaussian_product_edge(layers), edge, rtol=5e-5)
 
 
+def test_the_edge_of_many_layers_grows_as_e():
+    # (L + 1) (1 + 1/L)^L = e (L + 1/2) (1 + O(L^-2))
+    for layers in (10**9, 10**17, 10**200):
+        expected = np.e * (layers + 0.5)
+        found = theory.gaussian_product_edge(layers)
+        np.testing.assert_allclose(found, expected, rtol=1e-15)
+
+
 def test_the_edge_is_where_the_moments_grow_to():
     for layers in (1, 3):
         k = 4000

@@ -9,6 +9,9 @@ from jax.core import Tracer
 
 from vgjax import _checks
 
+# A minute for the smallest matrices.
+MOST_STEPS = 10**7
+
 
 def square(W: Any) -> Array:
     """Return W as a square array of floats, or refuse it."""
@@ -29,6 +32,12 @@ def host_square(W: Any) -> np.ndarray:
 def static_steps(steps: Any) -> np.ndarray:
     """Return concrete steps, (R,), increasing, if they fit 32 bits."""
     found = concrete(steps, "steps")
+    if found.ndim == 0:
+        msg = (
+            f"Argument `steps` must have shape (R,), such as [{found}], but is the "
+            f"scalar {found}."
+        )
+        raise ValueError(msg)
     _checks.shape(found, "steps", "R")
     if found.dtype.kind not in "iu":
         msg = f"Argument `steps` must be whole numbers, but has dtype {found.dtype}."
@@ -38,6 +47,19 @@ def static_steps(steps: Any) -> np.ndarray:
         msg = (
             "Argument `steps` must be strictly increasing from at least 1 to at most "
             f"2^31 - 1, but is {found}."
+        )
+        raise ValueError(msg)
+    return found
+
+
+def steps_to_take(steps: Any) -> np.ndarray:
+    """Return `static_steps`, if they are few enough to carry out every one."""
+    found = static_steps(steps)
+    if found[-1] > MOST_STEPS:
+        msg = (
+            f"Argument `steps` must be at most {MOST_STEPS} here, where every step is "
+            f"carried out, but is up to {found[-1]}; for more there is "
+            f"`eigenvalue_rates`."
         )
         raise ValueError(msg)
     return found
@@ -74,7 +96,8 @@ def each(f: Callable[..., Any], **numbers: Any) -> Any:
     """Return f at each of the numbers, broadcast against each other."""
     arrays = [nonnegative(x, name) for name, x in numbers.items()]
     together(**dict(zip(numbers, arrays, strict=True)))
-    return plain(np.vectorize(f, otypes=[float])(*arrays))
+    with np.errstate(over="ignore", under="ignore"):  # inf and 0 are the answers then
+        return plain(np.vectorize(f, otypes=[float])(*arrays))
 
 
 def together(**arrays: np.ndarray) -> None:

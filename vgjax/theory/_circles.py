@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import scipy.linalg
+import scipy  # its parts load when they are first touched
 
 # Relative: maxima are found to this, at most a tenth of what is promised.
 TOLERANCE = 1e-11

@@ -9,6 +9,7 @@ Eigenvalues of a matrix that is not symmetric lower for CPU and CUDA; JAX has no
 for them on TPU. `power_spectrum` needs none.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +23,15 @@ from vgjax._linalg import (
     descending,
     exponent,
     log_abs_det,
+    near_one,
     pivoted_qr,
     roundoff,
     scaled,
 )
 from vgjax.products import Spectrum, identity, log_singular_values, push
-from vgjax.theory._arguments import square, static_steps
+from vgjax.theory._arguments import square, static_steps, steps_to_take
+
+_LOG2 = math.log(2)
 
 
 def eigenvalues(W: Float[Array, "N N"]) -> Complex[Array, " N"]:
@@ -49,10 +53,8 @@ def eigenvalues(W: Float[Array, "N N"]) -> Complex[Array, " N"]:
       is 1 for a normal matrix. A defective one is not well determined: the n equal
       eigenvalues of a Jordan block come apart by about eps^(1/n). Costs O(N^3).
     """
-    W = square(W)
-    values = jnp.linalg.eigvals(W)
-    values = values[descending(jnp.abs(values))]
-    return jnp.where(_in_rank(W) | jnp.isnan(values), values, 0)
+    values, e = _eigenvalues_near_one(square(W))
+    return jax.lax.complex(scaled(jnp.real(values), e), scaled(jnp.imag(values), e))
 
 
 def eigenvalue_rates(W: Float[Array, "N N"]) -> Float[Array, " N"]:
@@ -85,14 +87,16 @@ def eigenvalue_rates(W: Float[Array, "N N"]) -> Float[Array, " N"]:
       >>> eigenvalue_rates(jnp.array([[0.0, -0.5], [0.5, 0.0]])).round(4)
       Array([-0.6931, -0.6931], dtype=float32)
     """
-    return jnp.log(jnp.abs(eigenvalues(W)))
+    W = square(W)
+    values, e = _eigenvalues_near_one(W)
+    return jnp.log(jnp.abs(values)) + _LOG2 * e.astype(W.dtype)
 
 
 def power_spectrum(W: Float[Array, "N N"], steps: Sequence[int] | Any) -> Spectrum:
     r"""Return the exact log singular values of the powers of a matrix.
 
     $W^t$ is never formed: the values may be any number of orders of magnitude apart,
-    and t up to 2^31 - 1, while the values stay above -3.7e8 nats.
+    and t up to 10^7, while the values stay above -3.7e8 nats.
 
     Args:
       W: (N, N), float32 or float64.
@@ -105,7 +109,7 @@ def power_spectrum(W: Float[Array, "N N"], steps: Sequence[int] | Any) -> Spectr
 
     Raises:
       ValueError: `W` is not a square matrix; `steps` is not of shape (R,), not strictly
-        increasing, or has a number below 1.
+        increasing, or has a number below 1 or above 10^7.
       TypeError: `W` is not float32 or float64; `steps` are not whole numbers.
 
     Notes:
@@ -124,7 +128,7 @@ def power_spectrum(W: Float[Array, "N N"], steps: Sequence[int] | Any) -> Spectr
              [-270.6, -283.9]], dtype=float32)
     """
     W = square(W)
-    steps = static_steps(steps)
+    steps = steps_to_take(steps)
     return _power_spectrum(W, jnp.asarray(steps, jnp.int32))
 
 
@@ -181,13 +185,22 @@ def mode_amplitudes(
     _checks.same_dtype(vector, "vector", W.dtype)
     steps = jnp.asarray(static_steps(steps), W.dtype)
 
-    values, V = jnp.linalg.eig(W)
+    near, e = near_one(W)
+    values, V = jnp.linalg.eig(near)
     order = descending(jnp.abs(values))
     coefficients = jnp.linalg.solve(V, vector.astype(V.dtype))
     at_start = jnp.log(jnp.abs(coefficients))[order]
-    rates = jnp.log(jnp.abs(values[order]))
+    rates = jnp.log(jnp.abs(values[order])) + _LOG2 * e.astype(W.dtype)
     rates = jnp.where(_in_rank(W) | jnp.isnan(rates), rates, -jnp.inf)
     return at_start[None, :] + steps[:, None] * rates[None, :]
+
+
+def _eigenvalues_near_one(W: Array) -> tuple[Array, Array]:
+    """Eigenvalues in order, over ``2^e``, and e."""
+    near, e = near_one(W)
+    values = jnp.linalg.eigvals(near)
+    values = values[descending(jnp.abs(values))]
+    return jnp.where(_in_rank(W) | jnp.isnan(values), values, 0), e
 
 
 @jax.jit

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Bool, Float
 
 from vgjax import _checks
@@ -55,12 +57,13 @@ def check_laws(
       last column, but for rounding; nothing should be negative. Two -inf differ by 0:
       rank lost by a factor and by the spectrum alike. -inf on one side only reads
       +-inf: a value lost that no factor annihilates makes ``determinant`` -inf, one
-      kept that a factor annihilates makes it +inf. Rows of more steps than there are
-      matrices, or of fewer than 1, are NaN, and so is what a NaN touches.
+      kept that a factor annihilates makes it +inf. What a NaN touches is NaN, and so
+      are rows of more steps than there are matrices where `jit` traces the steps.
 
     Raises:
       ValueError: `jacobians` is not a stack of square matrices, or the spectrum or
-        `log_abs_eigenvalues` does not have R rows of N.
+        `log_abs_eigenvalues` does not have R rows of N; or it has a row of more steps
+        than there are matrices.
       TypeError: `jacobians` is not float32 or float64, or another dtype than the rest;
         the steps are not whole numbers.
 
@@ -83,7 +86,8 @@ def check_laws(
       {'determinant': False, 'horn': False, 'order': False}
     """
     jacobians = _checks.array(jacobians, "jacobians")
-    N = _checks.shape(jacobians, "jacobians", "T N N")["N"]
+    sizes = _checks.shape(jacobians, "jacobians", "T N N")
+    T, N = sizes["T"], sizes["N"]
     dtype = _checks.real_floating(jacobians, "jacobians")
     values = jnp.asarray(spectrum.log_singular_values)
     sizes = _checks.shape(values, "spectrum.log_singular_values", "R N", N=N)
@@ -95,6 +99,12 @@ def check_laws(
             f"{steps.dtype}."
         )
         raise TypeError(msg)
+    if not isinstance(steps, Tracer) and not jnp.all((steps >= 1) & (steps <= T)):
+        msg = (
+            f"Argument `spectrum.steps` must be from 1 to the {T} factors of "
+            f"`jacobians`, but is {np.asarray(steps)}."
+        )
+        raise ValueError(msg)
     _checks.same_dtype(values, "spectrum.log_singular_values", dtype)
     eigen = log_abs_eigenvalues
     if eigen is not None:

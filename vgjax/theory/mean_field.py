@@ -12,18 +12,20 @@ Source: Poole, Lahiri, Raghu, Sohl-Dickstein & Ganguli, NeurIPS (2016), for the 
 Schoenholz, Gilmer, Ganguli & Sohl-Dickstein, ICLR (2017), for the depth scales.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import root_scalar
+import scipy  # its parts load when they are first touched
 
-from vgjax import _checks
 from vgjax.theory._arguments import each, nonnegative, plain, together
-from vgjax.theory._overlaps import OVERLAPS, Number, Overlaps
+from vgjax.theory._overlaps import Number, Overlaps, overlaps
 
 # Below this variance an activation is linear to the last bit.
 _NO_VARIANCE = 1e-20
+# Above this standard deviation a bounded activation is a sign to the last bit.
+_SIGN = 1e17
 
 
 class DepthScales(NamedTuple):
@@ -65,14 +67,16 @@ def variance_map(
       >>> round(variance_map(1.0, "tanh", weight_gain=2.0), 6)
       1.577178
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
     q = nonnegative(q, "q")
     gain, bias = (
         nonnegative(weight_gain, "weight_gain"),
         nonnegative(bias_std, "bias_std"),
     )
     together(q=q, weight_gain=gain, bias_std=bias)
-    return plain(gain**2 * of.second_moment(q) + bias**2)
+    with np.errstate(over="ignore"):
+        # Not gain**2, which may overflow where the moment is small.
+        return plain(gain * (gain * of.second_moment(q)) + bias * bias)
 
 
 def fixed_point(
@@ -89,7 +93,7 @@ def fixed_point(
       q*, of the common shape: the stable fixed point. 0 where signals die out, which
       is with no bias at gains up to 1 (ReLU: below sqrt 2); inf where they grow without
       bound, which is with ReLU from gain sqrt 2 on (at sqrt 2 without bias every q is a
-      fixed point, and inf is returned too).
+      fixed point, and inf is returned too), and where q* is beyond floats.
 
     Raises:
       ValueError: `activation` is another, or a number is negative or not finite.
@@ -101,7 +105,7 @@ def fixed_point(
       >>> round(fixed_point("tanh", weight_gain=1.5), 6)
       0.793354
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
     return each(
         lambda w, b: _fixed_point(activation, of, w, b),
         weight_gain=weight_gain,
@@ -135,7 +139,7 @@ def chi(activation: str, *, weight_gain: Number, bias_std: Number = 0.0) -> Numb
       >>> round(chi("tanh", weight_gain=1.5), 6)
       1.139323
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
     return each(
         lambda w, b: _chi(activation, of, w, b),
         weight_gain=weight_gain,
@@ -168,24 +172,33 @@ def depth_scales(
 
     Notes:
       Where q* = 0 there is no correlation to speak of, and xi_c is the rate at which
-      the squared distance of two signals vanishes, -1/log chi_1.
+      the squared distance of two signals vanishes, -1/log chi_1. Above 1e17, where
+      units are signs, xi_c is NaN for 1 < chi_1 < 1e10: c* is too near to 1.
 
     Source:
       Schoenholz et al., ICLR (2017), section 3.
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
 
     def variance(w, b):
         q = _fixed_point(activation, of, w, b)
-        if q == 0:
-            return _scale(_chi(activation, of, w, b))  # V(q) is linear there
-        return _scale(w**2 * of.second_moment_slope(q)) if q < np.inf else np.inf
+        if activation == "relu" or q == 0:
+            return _scale(w, _mean_square_slope(activation, of, w, b))  # V is linear
+        half = _half_size(w, b)
+        if half > _SIGN:
+            # The slope falls off as q^(-3/2).
+            limit = of.second_moment_slope(_SIGN**2) * _SIGN**3
+            return _scale(w / 2 / half, limit / 2 / half)
+        return _scale(w, of.second_moment_slope(q))
 
     def correlation(w, b):
         q = _fixed_point(activation, of, w, b)
-        if q in (0, np.inf):
-            return _scale(_chi(activation, of, w, b))
-        return _scale(w**2 * of.slope_overlap(q, _correlation_gap(of, q, w)))
+        slope = _mean_square_slope(activation, of, w, b)
+        if activation == "relu" or q == 0 or w * (w * slope) <= 1:
+            return _scale(w, slope)
+        if _half_size(w, b) > _SIGN:
+            return _correlation_scale_of_signs(w, b, w * (w * slope))
+        return _scale(w, of.slope_overlap(q, _correlation_gap(of, q, w)))
 
     numbers = {"weight_gain": weight_gain, "bias_std": bias_std}
     return DepthScales(each(variance, **numbers), each(correlation, **numbers))
@@ -212,7 +225,7 @@ def critical_gain(activation: str, *, bias_std: Number = 0.0) -> Number:
       >>> round(critical_gain("tanh", bias_std=0.3**0.5) ** 2, 6)
       2.505127
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
     return each(lambda b: _critical_gain(activation, of, b), bias_std=bias_std)
 
 
@@ -246,7 +259,7 @@ def leading_exponent(gain: Number, activation: str = "tanh") -> Number:
       >>> round(leading_exponent(2.0), 6)
       0.154724
     """
-    of = _overlaps(activation)
+    of = overlaps(activation)
 
     def exponent(g):
         with np.errstate(divide="ignore"):
@@ -258,8 +271,11 @@ def leading_exponent(gain: Number, activation: str = "tanh") -> Number:
 
 def _fixed_point(activation: str, of: Overlaps, gain: float, bias: float) -> float:
     if activation == "relu":
-        below = 1 - gain**2 / 2
-        return bias**2 / below if below > 0 else np.inf
+        below = 1 - gain * gain / 2
+        return bias * bias / below if below > 0 else np.inf
+    half = _half_size(gain, bias)
+    if half > _SIGN:
+        return 4 * half * half
 
     def surplus(log_q):
         q = np.exp(log_q)
@@ -273,7 +289,7 @@ def _fixed_point(activation: str, of: Overlaps, gain: float, bias: float) -> flo
 
 
 def _chi(activation: str, of: Overlaps, gain: float, bias: float) -> float:
-    return gain**2 * _mean_square_slope(activation, of, gain, bias)
+    return gain * (gain * _mean_square_slope(activation, of, gain, bias))
 
 
 def _mean_square_slope(
@@ -281,8 +297,36 @@ def _mean_square_slope(
 ) -> float:
     if activation == "relu":
         return 0.5
+    half = _half_size(gain, bias)
+    if half > _SIGN:
+        return _slope_by_size(of) / 2 / half
     q = _fixed_point(activation, of, gain, bias)
     return float(of.slope_overlap(q, 0.0)) if q > 0 else 1.0
+
+
+def _half_size(gain: float, bias: float) -> float:
+    """Return half the standard deviation of what signs give: always a float."""
+    return math.hypot(gain / 2, bias / 2)
+
+
+def _slope_by_size(of: Overlaps) -> float:
+    """Return E phi'^2 times the standard deviation, where that is large."""
+    return float(of.slope_overlap(_SIGN**2, 0.0)) * _SIGN
+
+
+def _correlation_scale_of_signs(gain: float, bias: float, chi: float) -> float:
+    """Return xi_c where units are signs, whose overlap is (2 / pi) arcsin c."""
+    if chi < 1e10:
+        return np.nan  # so near to 1 is c* that they are none
+    share = (gain / 2 / _half_size(gain, bias)) ** 2
+
+    # With c = cos(angle): share (2 / pi) angle = 1 - c.
+    def surplus(angle):
+        return 2 * math.sin(angle / 2) ** 2 / angle - 2 / math.pi * share
+
+    high = math.pi / 2
+    angle = high if surplus(high) <= 0 else _root(surplus, share, high)
+    return _scale(1.0, 2 / math.pi * share / math.sin(angle))
 
 
 def _correlation_gap(of: Overlaps, q: float, gain: float) -> float:
@@ -305,6 +349,8 @@ def _critical_gain(activation: str, of: Overlaps, bias: float) -> float:
         return 2**0.5
     if bias == 0:
         return 1.0
+    if bias > _SIGN:
+        return (bias / _slope_by_size(of)) ** 0.5
 
     # On the critical line 1/w^2 = E phi'^2, so that q says what the bias is.
     def surplus(q):
@@ -319,14 +365,20 @@ def _critical_gain(activation: str, of: Overlaps, bias: float) -> float:
 
 def _root(f: Callable[[float], Any], low: float, high: float) -> float:
     tight: dict[str, Any] = {"xtol": 1e-300, "rtol": 4 * np.finfo(float).eps}
-    return root_scalar(f, bracket=(low, high), method="brentq", **tight).root
+    return scipy.optimize.root_scalar(
+        f, bracket=(low, high), method="brentq", **tight
+    ).root
 
 
-def _scale(slope: Any) -> float:
-    if slope <= 0:
+def _scale(gain: float, slope: Any) -> float:
+    """Return the layers over which what shrinks by gain^2 slope falls by a factor e."""
+    if gain <= 0 or slope <= 0:
         return 0.0
-    return np.inf if slope >= 1 else float(-1 / np.log(slope))
-
-
-def _overlaps(activation: str) -> Overlaps:
-    return OVERLAPS[_checks.choice(activation, "activation", OVERLAPS)]
+    product = gain * gain * slope
+    # Logs of the factors where the product is beyond floats.
+    log = (
+        math.log(product)
+        if 1e-300 < product < np.inf
+        else (2 * math.log(gain) + math.log(slope))
+    )
+    return np.inf if log >= 0 else -1 / log

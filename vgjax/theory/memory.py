@@ -6,7 +6,7 @@ buys a network is memory: a normal one has no more than 1 in all.
 """
 
 import numpy as np
-import scipy.linalg
+import scipy  # its parts load when they are first touched
 from jax import Array
 from jaxtyping import Float
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.linalg
+import scipy  # its parts load when they are first touched
 from jax import Array
 from jaxtyping import Float
 
@@ -137,7 +137,7 @@ def pseudospectral_radius(W: Float[Array, "N N"], epsilon: float) -> float:
     Returns:
       $\rho_\epsilon$, relative, to 1e-10 while epsilon is above 1e-9 of the norm of W;
       below, of a W as far from normal as a shift of 40, to some 1e-8. rho + epsilon if
-      W is normal, more if not. NaN if W has a NaN or an infinity.
+      W is normal, more if not. inf beyond floats; NaN if W has a NaN or an infinity.
 
     Raises:
       ValueError: `W` is not a square matrix, or `epsilon` not a number above 0.
@@ -155,13 +155,19 @@ def pseudospectral_radius(W: Float[Array, "N N"], epsilon: float) -> float:
     epsilon = float(_checks.positive(epsilon, "epsilon"))
     if not np.isfinite(A).all():
         return math.nan
+    # Near one, or squares of entries would over- or underflow.
+    e = math.frexp(max(np.abs(A).max(), epsilon))[1]
+    A = np.ldexp(A, -e)
+    epsilon = max(math.ldexp(epsilon, -e), float(np.finfo(float).tiny))
     values = np.linalg.eigvals(A)
     start = np.angle(values[np.argsort(-np.abs(values))[:4]])
-    return maximum_over_angles(
+    radius = maximum_over_angles(
         lambda angle: reach(A, angle, epsilon),
         lambda radius: angles_at(A, radius, epsilon),
         start,
     )
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(radius, e))
 
 
 def kreiss_constant(W: Float[Array, "N N"]) -> float:

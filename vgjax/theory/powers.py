@@ -14,8 +14,8 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax._linalg import angle_to_span, exponent, matmul, scaled
-from vgjax.theory._arguments import square, static_steps
+from vgjax._linalg import angle_to_span, exponent, matmul, near_one, scaled
+from vgjax.theory._arguments import square, steps_to_take
 from vgjax.theory.eigenvalues import eigenvalue_rates, power_spectrum
 from vgjax.theory.nonnormality import henrici_departure
 
@@ -53,7 +53,7 @@ def eigenvector_condition(W: Float[Array, "N N"]) -> Float[Array, ""]:
       >>> eigenvector_condition(jnp.array([[1.0, 3.0], [0.0, 0.5]])).round(3)
       Array(12.083, dtype=float32)
     """
-    W = square(W)
+    W, _ = near_one(square(W))
     _, V = jnp.linalg.eig(W)
     sizes = jnp.linalg.svd(V, compute_uv=False)
     noise = 8 * len(W) * jnp.finfo(W.dtype).eps * jnp.max(jnp.abs(W))
@@ -78,7 +78,7 @@ def gelfand_rates(
 
     Raises:
       ValueError: `W` is not a square matrix; `steps` is not of shape (R,), not strictly
-        increasing, or has a number below 1.
+        increasing, or has a number below 1 or above 10^7.
       TypeError: `W` is not float32 or float64; `steps` are not whole numbers.
 
     Notes:
@@ -150,7 +150,7 @@ def power_method_angles(
 
     Raises:
       ValueError: `W` is not a square matrix, `vector` not of shape (N,); `steps` is not
-        of shape (R,), not strictly increasing, or has a number below 1.
+        of shape (R,), not strictly increasing, or has a number below 1 or above 10^7.
       TypeError: `W` is not float32 or float64, or `vector` of another dtype; `steps`
         are not whole numbers.
 
@@ -165,13 +165,14 @@ def power_method_angles(
     vector = jnp.asarray(vector)
     _checks.shape(vector, "vector", "N", N=len(W))
     _checks.same_dtype(vector, "vector", W.dtype)
-    steps = jnp.asarray(static_steps(steps), jnp.int32)
+    steps = jnp.asarray(steps_to_take(steps), jnp.int32)
     return _angles(W, vector, steps)
 
 
 @jax.jit
 def _angles(W: Array, vector: Array, steps: Array) -> Array:
     space = principal_left_space(W)
+    W, _ = near_one(W)
 
     def record(x, more):
         x = jax.lax.fori_loop(0, more, lambda _, x: _near_one(matmul(x, W)), x)
@@ -212,7 +213,7 @@ def principal_left_space(W: Float[Array, "N N"]) -> Float[Array, "N N"]:
       Array([[0., 0.],
              [1., 0.]], dtype=float32)
     """
-    W = square(W)
+    W, _ = near_one(square(W))
     values, V = jnp.linalg.eig(W.T)
     rates = jnp.log(jnp.abs(values))
     leads = _leading(rates - jnp.max(rates))

@@ -15,7 +15,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.special import digamma, gammaln, polygamma
+import scipy  # its parts load when they are first touched
 
 from vgjax import _checks
 from vgjax.matrices import random_walk_gain as random_walk_gain
@@ -76,7 +76,8 @@ def newman_exponents(N: int, *, gain: float = 1.0) -> np.ndarray:
     """
     N = _checks.whole(N, "N", 1)
     _checks.positive(gain, "gain")
-    return (math.log(2) + digamma(_halves(N))) / 2 + math.log(gain / N**0.5)
+    mean = (math.log(2) + scipy.special.digamma(_halves(N))) / 2
+    return mean + math.log(gain / N**0.5)
 
 
 def newman_standard_errors(N: int, steps: int) -> np.ndarray:
@@ -104,7 +105,7 @@ def newman_standard_errors(N: int, steps: int) -> np.ndarray:
       Newman, Commun. Math. Phys. 103, 121 (1986).
     """
     N, steps = _checks.whole(N, "N", 1), _checks.whole(steps, "steps", 1)
-    return np.sqrt(polygamma(1, _halves(N)) / (4 * steps))
+    return np.sqrt(scipy.special.polygamma(1, _halves(N)) / (4 * steps))
 
 
 def gaussian_product_edge(layers: int) -> float:
@@ -131,7 +132,8 @@ def gaussian_product_edge(layers: int) -> float:
       6.75
     """
     L = _checks.whole(layers, "layers", 1)
-    return (L + 1) * (1 + 1 / L) ** L
+    # Not (1 + 1 / L) ** L: 1 / L is rounded to eps, and L times that is the error.
+    return (L + 1) * math.exp(L * math.log1p(1 / L))
 
 
 def gaussian_product_moments(layers: int, order: int) -> int:
@@ -193,6 +195,8 @@ def random_walk_variance(N: int, activation: str) -> float:
     """
     N = _checks.whole(N, "N", 1)
     _checks.choice(activation, "activation", ("linear", "relu"))
+    digamma, gammaln = scipy.special.digamma, scipy.special.gammaln
+    polygamma = scipy.special.polygamma
     if activation == "linear":
         return float(polygamma(1, N / 2))
     K = np.arange(1, N + 1)
