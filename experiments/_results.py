@@ -2,6 +2,7 @@
 
 Results are whole or not there. Everything is written into a temporary folder beside the
 final one, and moved over, file by file with `os.replace`, when all of it is complete.
+Before anything is measured, as much is written there and removed.
 """
 
 import datetime as dt
@@ -15,11 +16,16 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed run leaves behind stays there
+    fcntl = None
 
 # Before anything loads it: its threads take twice the time at the sizes used here. It
 # works because the experiments import this module before jax.
@@ -37,7 +43,9 @@ from rich.table import Table
 import vgjax
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+FILES = ("results.json", "arrays.npz", "figure.png", "figure.pdf")
 _INTERRUPTED = 130  # what a shell reports for SIGINT
+_ENOUGH = 2**23  # bytes, several times what any experiment writes
 
 
 class Expectation(NamedTuple):
@@ -97,10 +105,49 @@ def command_line(
     # A window is not wanted, and there may be no display.
     mpl.use("agg")
     try:
-        listing(config) if listed else main(config, out)
+        if listed:
+            listing(config)
+        else:
+            check_writable(out / Path(sys.argv[0]).stem)
+            main(config, out)
     except KeyboardInterrupt:
         print("\nInterrupted; nothing was written.", file=sys.stderr)
         sys.exit(_INTERRUPTED)
+
+
+def check_writable(folder: Path) -> None:
+    """Leave with a sentence unless results can be written into `folder`.
+
+    Found out by writing: permissions do not tell of a full disk or a quota.
+    """
+    try:
+        for path in (folder, *folder.parents):
+            if path.exists() and not path.is_dir():
+                _refuse(folder, f"{path} is a file")
+        for path in map(folder.joinpath, FILES):
+            if path.is_dir():
+                _refuse(folder, f"{path} is a folder")
+        with _temporary(folder) as temporary:
+            _probe(temporary)
+        if folder.exists():
+            with _temporary(folder / "probe"):
+                pass
+    except OSError as error:
+        _refuse(folder, error.strerror or str(error))
+
+
+def _probe(folder: Path) -> None:
+    with (folder / "probe").open("wb") as file:
+        file.write(os.urandom(_ENOUGH))  # zeros may take no room
+        file.flush()
+        os.fsync(file.fileno())  # some file systems tell only now that they are full
+
+
+def _refuse(folder: Path, reason: str) -> None:
+    sys.exit(
+        f"vgjax: results cannot be written to {folder}: {reason}. "
+        "Nothing was run; --out names another folder."
+    )
 
 
 def conclude(
@@ -113,8 +160,15 @@ def conclude(
 ) -> None:
     """Report what came true, and save all as `save` does."""
     report(expectations)
-    folder = save(script, config, measured, expectations, figure, out)
-    print(f"Written: {folder}/ (results.json, arrays.npz, figure.png, figure.pdf)")
+    try:
+        folder = save(script, config, measured, expectations, figure, out)
+    except OSError as error:
+        # The disk was not full when the run began, and the run may have taken hours.
+        elsewhere = Path(tempfile.mkdtemp(prefix="vgjax-"))
+        folder = save(script, config, measured, expectations, figure, elsewhere)
+        reason = error.strerror or error
+        print(f"{out} can no longer be written to: {reason}.", file=sys.stderr)
+    print(f"Written: {folder}/ ({', '.join(FILES)})")
 
 
 def save(
@@ -201,16 +255,54 @@ def console() -> Console:
 @contextmanager
 def _all_or_nothing(folder: Path) -> Iterator[Path]:
     """Give a folder to write in, whose files replace those of `folder` at the end."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with _temporary(folder) as temporary:
         yield temporary
         with _undisturbed():
             folder.mkdir(exist_ok=True)
             for path in sorted(temporary.iterdir()):
                 path.replace(folder / path.name)
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder beside `folder`, and remove it and those of killed runs.
+
+    Each is locked while its process lives. All are made and removed under the lock of
+    the folder they are in, or one would be taken for left behind before it is locked.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{folder.name}-"
+    with ExitStack() as stack:
+        with _lock(folder.parent, wait=True) as alone:
+            leftovers = folder.parent.iterdir() if alone else ()
+            for path in [p for p in leftovers if p.name.startswith(prefix)]:
+                with _lock(path) as dead:
+                    if dead:
+                        shutil.rmtree(path, ignore_errors=True)
+            temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            stack.enter_context(_lock(temporary))
+        yield temporary
+
+
+@contextmanager
+def _lock(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Lock a folder until the end, or of the process; say whether that was possible."""
+    if fcntl is None:
+        yield False
+        return
+    opened = None
+    try:
+        try:
+            opened = os.open(folder, os.O_RDONLY)
+            fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            locked = True
+        except OSError:  # held by another process, or no locks on this file system
+            locked = False
+        yield locked
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if opened is not None:
+            os.close(opened)
 
 
 @contextmanager

@@ -7,6 +7,8 @@
 #
 # VGJAX_PYTHON  the interpreter to build with
 # VGJAX_EXTRAS  further extras, comma-separated: VGJAX_EXTRAS=cuda12 scripts/run
+# JAX_COMPILATION_CACHE_DIR  where to keep compiled programs, instead of .jax-cache;
+#                            empty: nowhere
 #
 # .venv/vgjax-stamp says what was installed and is written last, so an
 # environment without it is half-made. Keep to bash 3.2, which macOS has.
@@ -24,6 +26,23 @@ export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1}
 enter_repository() {
     cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
     root=$PWD
+    _read_own_path
+}
+
+# Up to 3.12 Python reads the .pth file through which .venv finds this checkout in the
+# locale's encoding, with PYTHONUTF8=1 too, and stops at letters that ASCII lacks.
+_read_own_path() {
+    local name
+    LC_ALL=C grep -q '[^ -~]' <<<"$root" || return 0
+    command -v locale >/dev/null || return 0
+    for name in "${LC_ALL:-}" C.UTF-8 C.utf8 en_US.UTF-8; do
+        if [[ $({ LC_ALL=$name locale charmap; } 2>/dev/null) == UTF-8 ]]; then
+            [[ -z $name ]] || export LC_ALL=$name
+            return
+        fi
+    done
+    die "the path of this checkout has letters outside ASCII, and the system has no" \
+        "UTF-8 locale to read them in; move the checkout."
 }
 
 # True if "$1" runs and is new enough. A pyenv shim of a version that is not
@@ -67,7 +86,27 @@ _wanted_key() { printf '%s %s' "$(cat pyproject.toml constraints.txt | cksum)" "
 _stamped_key() { sed -n 1p .venv/vgjax-stamp 2>/dev/null || true; }
 _stamped_extras() { sed -n 2p .venv/vgjax-stamp 2>/dev/null || true; }
 
-_venv_works() { [[ -x .venv/bin/python ]] && _is_new_enough .venv/bin/python; }
+# Without pyvenv.cfg .venv/bin/python is the Python it was made from, and installs there.
+_venv_works() {
+    [[ -x .venv/bin/python ]] && _is_new_enough .venv/bin/python &&
+        .venv/bin/python -c 'import os, sys
+sys.exit(not os.path.samefile(sys.prefix, ".venv"))' 2>/dev/null
+}
+
+# The distributions in .venv that lack files they were installed with, one a line: pip
+# takes them for installed. 0.1 s for all of them.
+_damaged() {
+    .venv/bin/python - <<'PYTHON'
+import importlib.metadata, os, sysconfig
+
+for found in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")]):
+    record = found.read_text("RECORD") or ""
+    files = [line.partition(",")[0] for line in record.splitlines()]
+    code = [file for file in files if file.endswith((".py", ".so", ".pth"))]
+    if not all(os.path.exists(found.locate_file(file)) for file in code):
+        print(f"{found.name}=={found.version}")
+PYTHON
+}
 
 _venv_is_of_another_python() {
     local version='import sys; print(sys.version_info[:2])'
@@ -80,11 +119,11 @@ _is_ready() {
     [[ $(_stamped_key) == "$(_wanted_key)" ]] || return 1
     [[ $(_extras "$(_stamped_extras)" "$1") == "$(_extras "$(_stamped_extras)")" ]] ||
         return 1
-    _venv_works && ! _venv_is_of_another_python
+    _venv_works && ! _venv_is_of_another_python && [[ -z $(_damaged) ]]
 }
 
 _install() {
-    local extras=$1 list start=$SECONDS
+    local extras=$1 list damaged start=$SECONDS
     list=$(paste -s -d , - <<<"$extras")
     if [[ -e .venv/vgjax-stamp ]] && _venv_works && ! _venv_is_of_another_python; then
         extras=$(_extras "$(_stamped_extras)" "$extras")
@@ -95,8 +134,11 @@ _install() {
         say "installing into the .venv that is here, with extras $list (once, under a minute) ..."
     else
         find_python
-        [[ ! -e .venv/vgjax-unfinished ]] ||
+        if [[ -e .venv/vgjax-unfinished ]]; then
             say "an earlier installation was interrupted; starting it again."
+        elif [[ -e .venv ]] && ! _venv_works; then
+            say ".venv is not a virtual environment that works; replacing it."
+        fi
         say "building .venv with $("$python" --version) and extras $list" \
             "(once, about 0.9 GB, under a minute) ..."
         rm -rf .venv
@@ -111,6 +153,15 @@ _install() {
     fi
     : >.venv/vgjax-unfinished
     rm -f .venv/vgjax-stamp
+    damaged=$(_damaged | grep -v '^vgjax==' || true) # it is installed in any case
+    if [[ -n $damaged ]]; then
+        # shellcheck disable=SC2086  # a word for each
+        say "files are missing in .venv; installing anew:" $damaged
+        # shellcheck disable=SC2086
+        .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input \
+            --no-compile --force-reinstall --no-deps $damaged ||
+            die "files are missing in .venv: remove it and run again."
+    fi
     # Without --no-compile pip compiles every file of JAX and scikit-learn, needed or
     # not; Python compiles the few that are imported when they are.
     .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input \
@@ -120,6 +171,28 @@ _install() {
     mv .venv/vgjax-stamp.new .venv/vgjax-stamp
     rm -f .venv/vgjax-unfinished
     say ".venv is ready after $((SECONDS - start)) s."
+}
+
+# JAX reads programs that an earlier call compiled from .jax-cache, in a folder for each
+# kind of processor: machine code of one may not run on another. What cannot be read or
+# written there is compiled as without it, and JAX's warnings of that change nothing.
+_keep_compiled_programs() {
+    local folder processor ignored='ignore:Error %s persistent compilation cache'
+    [[ -z ${JAX_COMPILATION_CACHE_DIR+set} ]] || return 0
+    processor=$({
+        uname -sm
+        grep -m 1 -iE '^(flags|features)' /proc/cpuinfo || true
+    } 2>/dev/null | cksum | tr ' ' '-')
+    folder=$root/.jax-cache/$processor
+    # Every version of the code adds to it: start again at 1 GB.
+    [[ $(du -sk .jax-cache 2>/dev/null | cut -f 1) -lt 1000000 ]] || rm -rf .jax-cache
+    mkdir -p "$folder" 2>/dev/null && [[ -w $folder ]] || return 0
+    export JAX_COMPILATION_CACHE_DIR=$folder
+    : "${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:=0}"
+    export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS
+    # shellcheck disable=SC2059  # the format is above
+    ignored=$(printf "$ignored," reading writing)
+    export PYTHONWARNINGS=${PYTHONWARNINGS:+$PYTHONWARNINGS,}${ignored%,}
 }
 
 ensure_environment() {
@@ -133,6 +206,9 @@ ensure_environment() {
         done
         # Two calls at once must not build in the same place: the second waits, and
         # then usually finds the work done.
+        { : >>.venv.lock; } 2>/dev/null ||
+            die "nothing can be written in $root, where .venv must be built; copy the" \
+                "checkout to where you may write."
         exec 9>>.venv.lock
         if command -v flock >/dev/null && ! flock -n 9; then
             say "another call is building .venv; waiting for it ..."
@@ -143,9 +219,5 @@ ensure_environment() {
     fi
     # shellcheck disable=SC2034  # for the script that sources this file
     python=.venv/bin/python
-    # jaxlib 0.10 compiles in half the time without its newest code generator; 0.12
-    # does not know the flag any more, and stops at what it does not know.
-    if compgen -G '.venv/lib/python*/site-packages/jaxlib-0.10.*' >/dev/null; then
-        export XLA_FLAGS=${XLA_FLAGS---xla_cpu_use_fusion_emitters=false}
-    fi
+    _keep_compiled_programs
 }

@@ -1,10 +1,12 @@
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -406,6 +408,107 @@ def test_interrupted_save_leaves_the_previous_results_as_they_were(tmp_path):
         save(tmp_path, Interrupted(), 2.0)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def run(main):
+    results, module = load("_results"), load(TRAINED)
+    results.command_line(main, default=module.Config(), toy=module.TOY, description="")
+
+
+@pytest.mark.parametrize("taken", ["", "x", "x/figure.png"])
+def test_what_stands_in_the_way_of_results_is_told_before_the_run(
+    monkeypatch, tmp_path, taken
+):
+    out = tmp_path / "results"
+    if Path(taken).suffix:
+        (out / taken).mkdir(parents=True)
+    else:
+        (out / taken).parent.mkdir(exist_ok=True)
+        (out / taken).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["x.py", "--out", str(out)])
+    what = "folder" if Path(taken).suffix else "file"
+    with pytest.raises(SystemExit, match=f"{out / taken} is a {what}. Nothing was run"):
+        run(pytest.fail)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_disk_that_takes_no_results_is_told_before_the_run(monkeypatch, tmp_path, code):
+    def fail(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    full = code == errno.ENOSPC
+    monkeypatch.setattr(*((os, "fsync") if full else (tempfile, "mkdtemp")), fail)
+    monkeypatch.setattr(sys, "argv", ["x.py", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"{os.strerror(code)}. Nothing was run"):
+        run(pytest.fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_of_finding_out_whether_results_can_be_written(
+    monkeypatch, tmp_path
+):
+    (tmp_path / "x").mkdir()
+    monkeypatch.setattr(sys, "argv", ["x.py", "--out", str(tmp_path)])
+    run(lambda *_: None)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "x"]
+
+
+def test_results_of_a_run_whose_disk_filled_up_are_written_elsewhere(
+    monkeypatch, tmp_path, capsys
+):
+    class Full(Figure):
+        def savefig(self, path, **options):
+            if tmp_path / "out" in Path(path).parents:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().savefig(path, **options)
+
+    (tmp_path / "spare").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spare"))
+    config = load(TRAINED).TOY
+    load("_results").conclude("x.py", config, {}, [], Full(), tmp_path / "out")
+    (written,) = (tmp_path / "spare").glob("*/x")
+    assert {path.name for path in written.iterdir()} == FILES
+    assert not list((tmp_path / "out").iterdir())
+    said = capsys.readouterr()
+    assert f"Written: {written}/" in said.out
+    assert "out can no longer be written to: No space left on device." in said.err
+
+
+SAVING = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+import _results
+
+with _results._all_or_nothing(Path(sys.argv[1])) as folder:
+    (folder / "results.json").write_text("half")
+    print("writing", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.slow
+def test_leftovers_of_a_killed_save_are_removed_and_a_living_one_is_left_alone(
+    tmp_path,
+):
+    command = [sys.executable, "-c", SAVING.format(folder=str(FOLDER))]
+    with subprocess.Popen(
+        [*command, str(tmp_path / "made_up")],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "writing\n"
+        (hidden,) = tmp_path.iterdir()
+        folder = save(tmp_path, Figure())
+        assert sorted(tmp_path.iterdir()) == sorted([hidden, folder])
+        assert (hidden / "results.json").read_text() == "half"
+        process.kill()
+    (tmp_path / ".made_up_too-1").mkdir()  # of another experiment
+    save(tmp_path, Figure())
+    assert sorted(tmp_path.iterdir()) == [tmp_path / ".made_up_too-1", folder]
 
 
 # The command line
