@@ -229,7 +229,7 @@ def test_flags_keys_and_python_numbers_are_passengers(dtype):
         vgjax.rollout(step, carry, inputs)
 
     def rightly(carry, x):
-        *kept, flag = step((*carry[:-1], False), x)[0]
+        *kept, _ = step((*carry[:-1], False), x)[0]
         return (*kept, ~carry[-1]), carry[3]
 
     with jax.numpy_dtype_promotion("standard"):
@@ -238,7 +238,7 @@ def test_flags_keys_and_python_numbers_are_passengers(dtype):
     np.testing.assert_array_equal(found.states[:, 0], [1, 1, 1, 3])
     np.testing.assert_array_equal(found.outputs, [3, 4, 5])
     np.testing.assert_array_equal(jacobians[:, 0, 0], [1, 0, 1])
-    h, new_key, old, n, flag = found.carry
+    _, new_key, old, n, flag = found.carry
     assert (n, flag) == (6, False)
     assert flag.dtype == bool
     np.testing.assert_array_equal(old, jax.random.PRNGKey(1) + 3)
@@ -315,7 +315,7 @@ def test_half_precision_has_jacobians_of_its_own_and_products_in_float32(half):
     assert found[-1, 0] < -50
 
 
-def test_a_body_in_half_precision_saturates_where_it_does(tolerance):
+def test_a_body_in_half_precision_saturates_where_it_does():
     W = jnp.array([[2, 1], [0.5, 2]], jnp.bfloat16)
 
     def step(h, x):

@@ -46,9 +46,7 @@ def check_step(step: Any) -> None:
     kind = type(step)
     library = kind.__module__.partition(".")[0]
     if library == "flax" and kind.__name__ in _SEQUENCE_MODELS:
-        _refuse(
-            f"is the {kind.__name__} of Flax, which runs a whole sequence; give its cell"
-        )
+        _refuse(f"is a {kind.__name__} of Flax, which runs a sequence; give its cell")
     if hasattr(step, "apply") and hasattr(step, "scope"):
         _refuse(
             "is a Flax linen module; give it its variables by vgjax.cells.from_linen"
@@ -147,8 +145,9 @@ def hint(error: Exception, step: Any, carry: Any, inputs: Any) -> str | None:
         )
     if _is_nnx_module(step) and _takes_one(step):
         return (
-            f"Argument `step` must be called as step(carry, x), but {type(step).__name__} "
-            f"needs one argument only and fails with two; of a model give the cell."
+            f"Argument `step` must be called as step(carry, x), but "
+            f"{type(step).__name__} needs one argument only and fails with two; of a "
+            f"model give the cell."
         )
     return None
 

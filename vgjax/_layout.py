@@ -131,7 +131,7 @@ def kept(layout: Layout, new: Any) -> list:
 
 
 def _strong(leaf: Array) -> Array:
-    """Keep the dtype of a Python number: weakly typed, its neighbours would change it."""
+    """Fix the dtype of a Python number, which else follows its neighbours."""
     return jax.lax.convert_element_type(leaf, leaf.dtype) if _is_weak(leaf) else leaf
 
 
@@ -139,7 +139,7 @@ def _advice(shape: tuple, dtype: Any, now: Array) -> str:
     if now.shape != shape:
         grew = now.ndim == len(shape) + 1 and now.shape[1:] == shape
         return (
-            " One trajectory is stepped at a time: for a batch of inputs write jax.vmap."
+            " One trajectory is stepped at a time: for a batch write jax.vmap."
             if grew
             else ""
         )

@@ -159,7 +159,7 @@ def _jaxpr_key(jaxpr: core.Jaxpr, walk: _Walk) -> Hashable:
 
 
 def _key(value: Any, walk: _Walk) -> Hashable:
-    """A hashable stand-in for a parameter of an equation, equal where it means the same.
+    """A hashable stand-in for a parameter, equal where that means the same.
 
     Where nothing better is known an object is equal to itself only: then a program is
     compiled once more than it need be, and never confused with another.

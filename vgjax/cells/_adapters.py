@@ -54,8 +54,8 @@ def from_linen(
         raise TypeError(msg)
     if type(module).__name__ in ("RNN", "Bidirectional"):
         msg = (
-            f"Argument `module` must be a cell, but is a {type(module).__name__}, which "
-            f"runs a whole sequence; give its cell, and the cell's variables."
+            f"Argument `module` must be a cell, but is {type(module).__name__}, which "
+            f"runs a sequence; give its cell, and the cell's variables."
         )
         raise TypeError(msg)
     if not hasattr(variables, "keys"):
