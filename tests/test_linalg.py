@@ -197,3 +197,8 @@ def test_products_are_at_full_precision_whatever_the_default(dtype):
         program = str(jax.make_jaxpr(_linalg.matmul)(A, A))
     assert "HIGHEST" in program
     assert "DEFAULT" not in program
+
+
+def test_varying_like_leaves_a_tree_alone_outside_of_shard_map(dtype):
+    tree = (jnp.zeros(3, dtype), jnp.asarray(1), None)
+    assert _linalg.varying_like(tree, jnp.ones(2, dtype)) is tree

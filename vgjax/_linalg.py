@@ -5,7 +5,7 @@ forget, and QR factorisations that keep small rows and reveal the rank.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +102,28 @@ def _any_in_batch_rule(axis_size, in_batched, flag):
     return any_in_batch(jnp.any(flag, axis=0)), False
 
 
+def varying_like(tree: Any, *references: Any) -> Any:
+    """`tree`, of the type that a computation on the references has in `shard_map`.
+
+    There a loop's carry, and both sides of a branch, must vary over the same axes of
+    the mesh from the start on, and a constant varies over none. Elsewhere it is `tree`.
+    """
+    axes = sorted(set().union(*map(_varying, jax.tree.leaves(references))), key=str)
+
+    def varied(leaf):
+        new = tuple(axis for axis in axes if axis not in _varying(leaf))
+        return jax.lax.pcast(leaf, new, to="varying") if new else leaf
+
+    return jax.tree.map(varied, tree) if axes else tree
+
+
+def _varying(leaf: Any) -> frozenset:
+    """Axes of a mesh over which an array inside of `jax.shard_map` varies."""
+    # No public name yet: JAX 0.10 and 0.12 have it here.
+    manual = getattr(jax.typeof(leaf), "manual_axis_type", None)
+    return getattr(manual, "varying", frozenset())
+
+
 def descending(values: Array) -> Array:
     """Indices that sort `values`, largest first; ties keep their order."""
     return jnp.argsort(values, descending=True, stable=True)
@@ -174,6 +196,7 @@ def pivoted_qr(matrix: Array, weight: Array, noise: Array) -> PivotedQR:
 
     eye = jnp.eye(N, dtype=matrix.dtype)
     start = (matrix[rows], noise[rows], eye, index, jnp.zeros((), int))
+    start = varying_like(start, matrix, weight, noise)
     A, _, Q, columns, rank = jax.lax.fori_loop(0, N, reflect, start)
     R = jnp.where((index < rank)[:, None], jnp.triu(A), 0)
     return PivotedQR(jnp.zeros_like(Q).at[rows].set(Q), R, columns)

@@ -25,6 +25,7 @@ from vgjax._linalg import (
     roundoff,
     row_sorted_qr,
     scaled,
+    varying_like,
 )
 
 # Pushes between two balancings, which keep `right` near a diagonal. Without them the
@@ -107,6 +108,7 @@ def push(product: GradedProduct, matrix: Array) -> GradedProduct:
     matrix = _checks.array(matrix, "matrix")
     _checks.shape(matrix, "matrix", "N N", N=N)
     _checks.same_dtype(matrix, "matrix", product.left.dtype)
+    product = varying_like(product, product, matrix)
     due = product.age >= PUSHES_PER_BALANCE
     due = due & jnp.all(jnp.isfinite(product.right))
     product = jax.lax.cond(any_in_batch(due), _balanced, lambda p: p, product)
@@ -251,7 +253,7 @@ def _factored_with_care(matrix: Array, basis: Array, exponents: Array) -> _Facto
         jnp.stack([eye, basis]),
         jnp.stack([jnp.zeros_like(exponents), exponents]),
     )
-    start = (eye, matrix, jnp.arange(N))
+    start = varying_like((eye, matrix, jnp.arange(N)), matrix, basis, exponents)
     (Q, _, columns), (R, scale) = jax.lax.scan(stage, start, stages)
     return _Factors(Q, *_scaled_triangle(R[1], scale[1]), columns)
 
@@ -259,13 +261,13 @@ def _factored_with_care(matrix: Array, basis: Array, exponents: Array) -> _Facto
 def _sorted_qr(image, scale):
     columns = descending(scale)
     Q, R, row_size = row_sorted_qr(image[:, columns])
-    return Q, R, columns, row_size
+    return varying_like((Q, R, columns, row_size), image, scale)
 
 
 def _plain_qr(image, scale):
     Q, R = jnp.linalg.qr(image)
     largest = jnp.full(len(scale), jnp.max(jnp.abs(image)))
-    return Q, R, jnp.arange(len(scale)), largest
+    return varying_like((Q, R, jnp.arange(len(scale)), largest), image, scale)
 
 
 def _scaled_triangle(R: Array, exponents: Array) -> tuple[Array, Array]:

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import any_in_batch, exponent, matmul, power_of_two, scaled
+from vgjax._linalg import (
+    any_in_batch,
+    exponent,
+    matmul,
+    power_of_two,
+    scaled,
+    varying_like,
+)
 from vgjax.products.graded import (
     PUSHES_PER_BALANCE,
     GradedProduct,
@@ -111,7 +118,7 @@ def log_svd(product: GradedProduct) -> LogSVD:
     L = lower_factor(product, R)
     frame = _couplings(product, L)
     frame = frame._replace(L=_without_distractions(frame, by_square=False))
-    eye = jnp.eye(len(L), dtype=L.dtype)
+    eye = varying_like(jnp.eye(len(L), dtype=L.dtype), frame)
     left, right = _by_windows(
         lambda depth, _: _window_vectors(frame, depth), frame, (eye, eye)
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _checks
-from vgjax._linalg import add_compensated, log_abs_det
+from vgjax._linalg import add_compensated, log_abs_det, varying_like
 from vgjax.products.graded import (
     PUSHES_PER_BALANCE,
     absorb,
@@ -153,7 +153,8 @@ def tracked_spectrum(
 
     zero = jnp.zeros((), dtype)
     product = identity(N, dtype)._replace(rotation=None)
-    _, (values, log_det) = jax.lax.scan(records, (carry, product, (zero, zero)), inputs)
+    start = varying_like((carry, product, (zero, zero)), carry, inputs)
+    _, (values, log_det) = jax.lax.scan(records, start, inputs)
     steps = every * jnp.arange(1, R + 1, dtype=jnp.int32)
     return Spectrum(steps, values.reshape(R, N), log_det.reshape(R))
 
