@@ -23,7 +23,6 @@ from vgjax._linalg import (
     pivoted_qr,
     power_of_two,
     roundoff,
-    row_sorted_qr,
     scaled,
     varying_like,
 )
@@ -186,9 +185,24 @@ def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
     row_size = jnp.max(jnp.abs(image), axis=1)
     unsorted = jnp.any(scale[1:] > jax.lax.cummin(scale)[:-1] + _SLACK)
     uneven = jnp.min(row_size) < _few_digits(dtype) * jnp.max(row_size)
-    Q, R, columns, pivot_row_size = jax.lax.cond(
-        any_in_batch(unsorted | uneven), _sorted_qr, _plain_qr, image, scale
-    )
+    careful = unsorted | uneven
+
+    def in_order(image):
+        columns = jnp.where(careful, descending(scale), index)
+        # In this order the accuracy of small rows survives (`row_sorted_qr`).
+        rows = jnp.where(careful, descending(row_size), index)
+        size = jnp.where(careful, row_size[rows], largest_row)
+        return image[rows][:, columns], rows, columns, size
+
+    def as_it_is(image):
+        return image, index, index, jnp.full_like(row_size, largest_row)
+
+    largest_row = jnp.max(row_size)
+    index = varying_like(jnp.arange(len(scale)), image, scale)
+    some = any_in_batch(careful)
+    image, rows, columns, pivot_row_size = jax.lax.cond(some, in_order, as_it_is, image)
+    Q, R = jnp.linalg.qr(image)
+    Q = jax.lax.cond(some, lambda Q: jnp.zeros_like(Q).at[rows].set(Q), lambda Q: Q, Q)
     scale = scale[columns]
     quick = _Factors(Q, *_scaled_triangle(R, scale), columns)
 
@@ -256,18 +270,6 @@ def _factored_with_care(matrix: Array, basis: Array, exponents: Array) -> _Facto
     start = varying_like((eye, matrix, jnp.arange(N)), matrix, basis, exponents)
     (Q, _, columns), (R, scale) = jax.lax.scan(stage, start, stages)
     return _Factors(Q, *_scaled_triangle(R[1], scale[1]), columns)
-
-
-def _sorted_qr(image, scale):
-    columns = descending(scale)
-    Q, R, row_size = row_sorted_qr(image[:, columns])
-    return varying_like((Q, R, columns, row_size), image, scale)
-
-
-def _plain_qr(image, scale):
-    Q, R = jnp.linalg.qr(image)
-    largest = jnp.full(len(scale), jnp.max(jnp.abs(image)))
-    return varying_like((Q, R, jnp.arange(len(scale)), largest), image, scale)
 
 
 def _scaled_triangle(R: Array, exponents: Array) -> tuple[Array, Array]:
