@@ -154,7 +154,7 @@ def _jacobian_spectrum(frozen, weights, carry, inputs, T, every, reverse, dtype)
         "dtype": flat.state.dtype if dtype is None else dtype,
     }
     if not reverse:
-        return tracked_spectrum(advance, flat, inputs, **options)
+        return tracked_spectrum(advance, flat, inputs, **options)[0]
 
     def carries_before(flat, x):
         return step(flat, x)[0], flat
@@ -166,4 +166,4 @@ def _jacobian_spectrum(frozen, weights, carry, inputs, T, every, reverse, dtype)
     def factor(carry, carry_and_input):
         return carry, advance(*carry_and_input)[1].T
 
-    return tracked_spectrum(factor, None, last_first, **options)
+    return tracked_spectrum(factor, None, last_first, **options)[0]
