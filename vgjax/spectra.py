@@ -12,7 +12,7 @@ from vgjax import _checks
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.products import Spectrum
-from vgjax.products.spectrum import tracked_spectrum
+from vgjax.products.spectrum import in_two_stages, tracked_spectrum
 
 
 def jacobian_spectrum(
@@ -78,7 +78,9 @@ def jacobian_spectrum(
     reverse = _checks.flag(reverse, "reverse")
     if dtype is not None:
         dtype = _checks.floating_dtype(dtype, "dtype")
-    return _jacobian_spectrum(measured, every=every, reverse=reverse, dtype=dtype)
+    options = {"every": every, "reverse": reverse, "dtype": dtype}
+    program = partial(_jacobian_spectrum, measured, **options)
+    return in_two_stages(program, measured, (measured.program, *options.values()))
 
 
 class Rates(NamedTuple):
@@ -143,12 +145,13 @@ def _growth_rates(spectrum: Spectrum, used: Array) -> Rates:
     )
 
 
-@partial(jax.jit, static_argnames=("every", "reverse", "dtype"))
-def _jacobian_spectrum(system: System, *, every, reverse, dtype) -> Spectrum:
+@partial(jax.jit, static_argnames=("every", "reverse", "dtype", "careful"))
+def _jacobian_spectrum(system: System, *, every, reverse, dtype, careful):
     options = {
         "N": system.N,
         "T": system.T,
         "every": every,
+        "careful": careful,
         "dtype": system.product_dtype if dtype is None else dtype,
     }
     start, inputs = system.start, system.inputs

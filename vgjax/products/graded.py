@@ -4,8 +4,8 @@
 
 `left` and `rotation` are orthogonal, `right` is well-conditioned with entries
 near 1, and the scales, however far apart, are whole numbers: scaling by them is
-exact, and adding them up is exact. They run from -2^29 bits (-3.7e8 nats; what falls
-below reads -inf) to 2^31 (1.5e9 nats).
+exact, and adding them up is exact. They run from -2^29 to 2^29 bits, +-3.7e8 nats;
+where one of them leaves this range every later singular value is NaN.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,6 @@ from vgjax._linalg import (
     pivoted_qr,
     power_of_two,
     roundoff,
-    row_sorted_qr,
     scaled,
     varying_like,
 )
@@ -33,6 +32,7 @@ from vgjax._linalg import (
 PUSHES_PER_BALANCE = 8
 # int32 has no -inf. Half of it is the limit: what is annihilated may drift upwards.
 _ANNIHILATED = -(2**30)
+_LARGEST = 2**29  # of the exponents that mean something, in bits
 # What a triangle's entries and a column order may be off by, in bits, before the
 # plain factorisation is done again with more care.
 _SLACK = 8
@@ -109,25 +109,60 @@ def push(product: GradedProduct, matrix: Array) -> GradedProduct:
     _checks.shape(matrix, "matrix", "N N", N=N)
     _checks.same_dtype(matrix, "matrix", product.left.dtype)
     product = varying_like(product, product, matrix)
+    return push_unbalanced(balanced_if_due(product), matrix)
+
+
+def balanced_if_due(product: GradedProduct) -> GradedProduct:
+    """Make `right` diagonal once every `PUSHES_PER_BALANCE` pushes."""
     due = product.age >= PUSHES_PER_BALANCE
     due = due & jnp.all(jnp.isfinite(product.right))
-    product = jax.lax.cond(any_in_batch(due), _balanced, lambda p: p, product)
-    return push_unbalanced(product, matrix)
+    return jax.lax.cond(any_in_batch(due), _balanced, lambda p: p, product)
 
 
 def push_unbalanced(product: GradedProduct, matrix: Array) -> GradedProduct:
     """Push without a look at how long ago the product was last balanced."""
     finite = jnp.all(jnp.isfinite(matrix))
     matrix = jnp.where(finite, matrix, jnp.eye(*matrix.shape, dtype=matrix.dtype))
-    overall = exponent(jnp.max(jnp.abs(matrix))) - _highest(matrix.dtype)
-    matrix = scaled(matrix, -overall)
-
+    matrix, overall = _brought_near(matrix)
     Q, exponents, M, columns = _factored(matrix, product.left, product.exponents)
-    right = jnp.where(finite, matmul(M, product.right[columns]), jnp.nan)
+    right = matmul(M, product.right[columns])
     size = jnp.max(jnp.abs(right), axis=1)
-    right = scaled(right, -exponent(size)[:, None])
     exponents = jnp.where(size == 0, _ANNIHILATED, exponents + exponent(size) + overall)
+    held = finite & ~jnp.any((size != 0) & _is_out_of_range(exponents))
+    right = jnp.where(held, scaled(right, -exponent(size)[:, None]), jnp.nan)
     return GradedProduct(Q, exponents, right, product.rotation, product.age + 1)
+
+
+def push_plainly(
+    product: GradedProduct, matrix: Array, *, diagonal: bool
+) -> tuple[GradedProduct, Array]:
+    """Push as if no care were needed, and say whether it was.
+
+    Where it was not, this is `push_unbalanced` to the last bit, in a third of the
+    program. Where it was, the product is worth nothing. A `diagonal` product has the
+    identity for its `right`.
+    """
+    finite = jnp.all(jnp.isfinite(matrix))
+    matrix, overall = _brought_near(matrix)
+    image = _image(matrix, product.left, product.exponents)
+    Q, R = jnp.linalg.qr(image.even)
+    exponents = image.scale + exponent(jnp.diagonal(R))
+    M = _ratios(R, image.scale, exponents)
+    delicate = _is_delicate(matrix, product.left, image, R, M)
+    right = M if diagonal else matmul(M, product.right)
+    size = exponent(jnp.max(jnp.abs(right), axis=1))
+    right = scaled(right, -size[:, None])
+    exponents = exponents + size + overall
+    careful = _is_disordered(image) | delicate | ~finite
+    careful = careful | jnp.any(_is_out_of_range(exponents))
+    product = GradedProduct(Q, exponents, right, product.rotation, product.age + 1)
+    return product, careful
+
+
+def _brought_near(matrix: Array) -> tuple[Array, Array]:
+    """A matrix of entries of ordinary size, and the power of two taken out of it."""
+    overall = exponent(jnp.max(jnp.abs(matrix))) - _highest(matrix.dtype)
+    return scaled(matrix, -overall), overall
 
 
 def by_size(product: GradedProduct) -> GradedProduct:
@@ -140,16 +175,17 @@ def by_size(product: GradedProduct) -> GradedProduct:
     )
 
 
-def lower_factor(product: GradedProduct, R: Array) -> Array:
+def lower_factor(product: GradedProduct, R: Array, alive: Array | None) -> Array:
     """L of ``diag(2^e) right = L diag(2^e) Q.T``, from ``right.T = Q R``.
 
     For a product sorted by size, L is lower triangular, and L[i, j] falls off as the
-    square of the ratio of the scales of i and j.
+    square of the ratio of the scales of i and j. `alive` None: all directions are.
     """
     gap = product.exponents[:, None] - product.exponents[None, :]
     L = jnp.tril(R.T) * power_of_two(jnp.minimum(gap, 0), R.dtype)
+    if alive is None:
+        return L
     # An annihilated direction has no part in R; it stays the complement it is.
-    alive = is_alive(product)
     return jnp.where(
         alive[:, None] & alive[None, :], L, jnp.eye(*L.shape, dtype=L.dtype)
     )
@@ -160,58 +196,114 @@ def is_alive(product: GradedProduct) -> Array:
     return jnp.any(product.right != 0, axis=1)
 
 
-def absorb(product: GradedProduct, L: Array, rotation: Array | None) -> GradedProduct:
+def absorb(
+    product: GradedProduct, L: Array, rotation: Array | None, alive: Array | None
+) -> GradedProduct:
     """Move L, the coupling of `right`, to the left, where the next QR removes it.
 
-    Until then the left factor is not orthogonal.
+    Until then the left factor is not orthogonal. `alive` None: all directions are.
     """
-    right = jnp.diag(is_alive(product).astype(L.dtype))
+    eye = jnp.eye(len(L), dtype=L.dtype)
+    right = eye if alive is None else jnp.where(alive[:, None], eye, 0)
     left = matmul(product.left, L)
     age = jnp.zeros_like(product.age)
-    return GradedProduct(left, product.exponents, right, rotation, age)
+    product = GradedProduct(left, product.exponents, right, rotation, age)
+    return varying_like(product, L)
 
 
 def _balanced(product: GradedProduct) -> GradedProduct:
     product = by_size(product)
     Q, R = jnp.linalg.qr(product.right.T)
     rotation = None if product.rotation is None else matmul(product.rotation, Q)
-    return absorb(product, lower_factor(product, R), rotation)
+    alive = is_alive(product)
+    return absorb(product, lower_factor(product, R, alive), rotation, alive)
 
 
-def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
-    """Factor ``matrix @ basis @ diag(2^exponents)``, with as much care as it takes."""
-    dtype = matrix.dtype
+class _Image(NamedTuple):
+    """Where a matrix takes the columns of a basis.
+
+    ``raw @ diag(2^old) = even @ diag(2^scale)``.
+    """
+
+    raw: Array  # (N, N), matrix @ basis
+    even: Array  # (N, N), the same with its columns brought near one
+    scale: Array  # (N,) int32
+    row_size: Array  # (N,) largest entries of the rows of `even`
+
+
+def _image(matrix: Array, basis: Array, exponents: Array) -> _Image:
     raw = matmul(matrix, basis)
-    image, scale = _columns_near_one(raw, exponents)
-    row_size = jnp.max(jnp.abs(image), axis=1)
-    unsorted = jnp.any(scale[1:] > jax.lax.cummin(scale)[:-1] + _SLACK)
-    uneven = jnp.min(row_size) < _few_digits(dtype) * jnp.max(row_size)
-    Q, R, columns, pivot_row_size = jax.lax.cond(
-        any_in_batch(unsorted | uneven), _sorted_qr, _plain_qr, image, scale
-    )
-    scale = scale[columns]
-    quick = _Factors(Q, *_scaled_triangle(R, scale), columns)
+    even, scale = _columns_near_one(raw, exponents)
+    return _Image(raw, even, scale, jnp.max(jnp.abs(even), axis=1))
 
+
+def _is_disordered(image: _Image) -> Array:
+    """Whether rows and columns must be sorted before they are factored."""
+    lowest = jax.lax.cummin(image.scale)[:-1]
+    unsorted = jnp.any(image.scale[1:] > lowest + _SLACK)
+    largest = jnp.max(image.row_size)
+    return unsorted | (jnp.min(image.row_size) < _few_digits(largest.dtype) * largest)
+
+
+def _is_delicate(
+    matrix: Array,
+    basis: Array,
+    image: _Image,
+    R: Array,
+    M: Array,
+    columns: Array | None = None,
+    row_size: Array | None = None,
+    alive: Array | None = None,
+) -> Array:
+    """Whether a factorisation must be done again with more care.
+
+    `columns` and the sizes of the pivots' rows are those of a sorted one.
+    """
+    N, dtype = matrix.shape[0], matrix.dtype
+    row_size = jnp.max(image.row_size) if row_size is None else row_size
     # Round-off in R_jj is magnified by small pivots before it, and counts for more in
     # a column that is small because it cancelled. Taken too large this costs time.
     # A row of zeros has an exact zero for its pivot, which is no round-off.
-    share = jnp.abs(jnp.diagonal(R)) / jnp.where(pivot_row_size > 0, pivot_row_size, 1)
-    share = jnp.where(pivot_row_size > 0, share, 1)
+    share = jnp.abs(jnp.diagonal(R)) / jnp.where(row_size > 0, row_size, 1)
+    share = jnp.where(row_size > 0, share, 1)
     before = jax.lax.cummin(jnp.concatenate([jnp.ones(1, dtype), share[:-1]]))
     column_size = jnp.max(jnp.abs(matrix), axis=0)
     largest = jnp.max(column_size)
     reach = jnp.where(largest > 0, largest, 1) * jnp.max(jnp.abs(basis), axis=0)
-    left_over = jnp.max(jnp.abs(raw), axis=0) / reach
-    noise = 2 * roundoff(matrix.shape[0], dtype)
-    noise = noise / jnp.minimum(before, 1) / jnp.minimum(left_over[columns], 1)
+    left_over = jnp.max(jnp.abs(image.raw), axis=0) / reach
+    left_over = left_over if columns is None else left_over[columns]
+    noise = 2 * roundoff(N, dtype) / jnp.minimum(before, 1) / jnp.minimum(left_over, 1)
     weak = share < jnp.minimum(noise, float(jnp.finfo(dtype).eps) ** 0.5)
-    alive = exponents > _ANNIHILATED // 2
+    weak = weak if alive is None else weak & alive
     graded = (column_size > 0) & (column_size < _few_digits(dtype) * largest)
-    delicate = (
-        jnp.any(alive[columns] & weak)
-        | jnp.any(graded)
-        | (jnp.max(jnp.abs(quick.M)) > 2**_SLACK)
-    )
+    large = jnp.max(jnp.abs(M)) > 2**_SLACK
+    return jnp.any(weak) | jnp.any(graded) | large
+
+
+def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
+    """Factor ``matrix @ basis @ diag(2^exponents)``, with as much care as it takes."""
+    image = _image(matrix, basis, exponents)
+    index = varying_like(jnp.arange(len(matrix)), image)
+    largest_row = jnp.max(image.row_size)
+    careful = _is_disordered(image)
+
+    def in_order(even):
+        columns = jnp.where(careful, descending(image.scale), index)
+        # In this order the accuracy of small rows survives (`row_sorted_qr`).
+        rows = jnp.where(careful, descending(image.row_size), index)
+        size = jnp.where(careful, image.row_size[rows], largest_row)
+        return even[rows][:, columns], rows, columns, size
+
+    def as_it_is(even):
+        return even, index, index, jnp.full_like(image.row_size, largest_row)
+
+    some = any_in_batch(careful)
+    even, rows, columns, row_size = jax.lax.cond(some, in_order, as_it_is, image.even)
+    Q, R = jnp.linalg.qr(even)
+    Q = jax.lax.cond(some, lambda Q: jnp.zeros_like(Q).at[rows].set(Q), lambda Q: Q, Q)
+    quick = _Factors(Q, *_scaled_triangle(R, image.scale[columns]), columns)
+    alive = (exponents > -_LARGEST)[columns]
+    delicate = _is_delicate(matrix, basis, image, R, quick.M, columns, row_size, alive)
 
     def with_care(quick):
         slow = _factored_with_care(matrix, basis, exponents)
@@ -258,25 +350,22 @@ def _factored_with_care(matrix: Array, basis: Array, exponents: Array) -> _Facto
     return _Factors(Q, *_scaled_triangle(R[1], scale[1]), columns)
 
 
-def _sorted_qr(image, scale):
-    columns = descending(scale)
-    Q, R, row_size = row_sorted_qr(image[:, columns])
-    return varying_like((Q, R, columns, row_size), image, scale)
-
-
-def _plain_qr(image, scale):
-    Q, R = jnp.linalg.qr(image)
-    largest = jnp.full(len(scale), jnp.max(jnp.abs(image)))
-    return varying_like((Q, R, jnp.arange(len(scale)), largest), image, scale)
-
-
 def _scaled_triangle(R: Array, exponents: Array) -> tuple[Array, Array]:
     """Exponents d and M with ``R diag(2^exponents) = diag(2^d) M``, M near one."""
     new = exponents + exponent(jnp.diagonal(R))
-    ratio = power_of_two(exponents[None, :] - new[:, None], R.dtype)
-    present = exponents > _ANNIHILATED // 2
+    present = exponents > -_LARGEST
     rows = present & (jnp.diagonal(R) != 0)
-    return new, jnp.where(rows[:, None] & present[None, :], jnp.triu(R) * ratio, 0)
+    M = _ratios(R, exponents, new)
+    return new, jnp.where(rows[:, None] & present[None, :], M, 0)
+
+
+def _ratios(R: Array, columns: Array, rows: Array) -> Array:
+    """Upper triangle ``diag(2^-rows) R diag(2^columns)``."""
+    return jnp.triu(R) * power_of_two(columns[None, :] - rows[:, None], R.dtype)
+
+
+def _is_out_of_range(exponents: Array) -> Array:
+    return jnp.abs(exponents) >= _LARGEST
 
 
 def _columns_near_one(matrix: Array, exponents: Array) -> tuple[Array, Array]:

@@ -1,21 +1,23 @@
 """Exact singular values of every prefix or suffix of a sequence of matrices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from vgjax import _checks
 from vgjax._linalg import add_compensated, log_abs_det, varying_like
 from vgjax.products.graded import (
     PUSHES_PER_BALANCE,
     absorb,
+    balanced_if_due,
     by_size,
     identity,
-    push,
+    push_plainly,
     push_unbalanced,
 )
 from vgjax.products.singular import couplings, values_of
@@ -23,6 +25,10 @@ from vgjax.products.singular import couplings, values_of
 # Records are read in batches of SVDs, of the largest divisor of R up to this: memory
 # grows with it, and a remainder would be a second program to compile.
 _LARGEST_BATCH = 16
+
+# Sizes that needed care: keys of `in_two_stages`, oldest first.
+_NEED_CARE: dict[Hashable, None] = {}
+_MOST_REMEMBERED = 256
 
 
 class Spectrum(NamedTuple):
@@ -98,7 +104,8 @@ def product_spectrum(
     if reverse:
         # Suffixes of A are prefixes of the transposed factors in reversed order.
         matrices = jnp.swapaxes(matrices[::-1], 1, 2)
-    return _spectrum_of_stack(matrices, every=every, dtype=dtype)
+    program = partial(_spectrum_of_stack, matrices, every=every, dtype=dtype)
+    return in_two_stages(program, matrices, every)
 
 
 def tracked_spectrum(
@@ -110,12 +117,17 @@ def tracked_spectrum(
     T: int,
     every: int,
     dtype: jnp.dtype,
-) -> Spectrum:
+    careful: bool = True,
+) -> tuple[Spectrum, Array]:
     """Spectrum of factors that are made one at a time, and forgotten.
 
     ``factor(carry, x) -> (carry, matrix)`` is called in time order, x running along the
     leading axis of the leaves of `inputs`. What is worked on at a time is one product
-    and a few records.
+    and a few records. In `jax.shard_map`, `carry` or `inputs` must vary over all axes
+    that the matrices vary over (`varying_like`).
+
+    Returns the spectrum, and whether it needs care and has got none (`in_two_stages`):
+    then it is worth nothing.
     """
     R = T // every
     batch = max(b for b in range(1, _LARGEST_BATCH + 1) if R % b == 0)
@@ -125,27 +137,28 @@ def tracked_spectrum(
     inputs = jax.tree.map(
         lambda a: a[: R * every].reshape(*shape, *a.shape[1:]), inputs
     )
-    extend = push_unbalanced if every <= PUSHES_PER_BALANCE else push
+    read = _read if careful else _read_plainly
 
     def step(state, x):
-        carry, product, (high, low) = state
+        carry, product, (high, low), needs_care = state
         carry, matrix = factor(carry, x[1])
         matrix = matrix.astype(dtype)
-        product = extend(product, matrix)
+        if every > PUSHES_PER_BALANCE:
+            product = balanced_if_due(product)
+        if careful:
+            product = push_unbalanced(product, matrix)
+        else:
+            product, delicate = push_plainly(product, matrix, diagonal=every == 1)
+            needs_care = needs_care | delicate
         log_det = add_compensated(high, low, log_abs_det(matrix))
-        return (carry, product, log_det), None
+        return (carry, product, log_det, needs_care), None
 
     def record(state, xs):
         # Unrolled where it is one step: a loop in a loop copies the state twice.
-        (carry, product, log_det), _ = jax.lax.scan(step, state, xs, unroll=every == 1)
-        product = by_size(product)
-        seen = couplings(product)
-        finite = jnp.all(jnp.isfinite(seen.L))
-        left = jnp.where(finite, seen.L, 0)
-        rest = absorb(product, left, None)
-        right = jnp.where(finite, rest.right, jnp.nan)
-        total = jnp.where(finite, log_det[0] + log_det[1], jnp.nan)
-        return (carry, rest._replace(right=right), log_det), (seen, total)
+        state, _ = jax.lax.scan(step, state, xs, unroll=every == 1)
+        carry, product, log_det, needs_care = state
+        product, seen, total = read(by_size(product), log_det[0] + log_det[1])
+        return (carry, product, log_det, needs_care), (seen, total)
 
     def records(state, xs):
         state, (seen, log_det) = jax.lax.scan(record, state, xs)
@@ -153,14 +166,54 @@ def tracked_spectrum(
 
     zero = jnp.zeros((), dtype)
     product = identity(N, dtype)._replace(rotation=None)
-    start = varying_like((carry, product, (zero, zero)), carry, inputs)
-    _, (values, log_det) = jax.lax.scan(records, start, inputs)
+    start = (carry, product, (zero, zero), jnp.asarray(False))
+    start = varying_like(start, carry, inputs)
+    state, (values, log_det) = jax.lax.scan(records, start, inputs)
     steps = every * jnp.arange(1, R + 1, dtype=jnp.int32)
-    return Spectrum(steps, values.reshape(R, N), log_det.reshape(R))
+    spectrum = Spectrum(steps, values.reshape(R, N), log_det.reshape(R))
+    return spectrum, state[-1]
 
 
-@partial(jax.jit, static_argnames=("every", "dtype"))
-def _spectrum_of_stack(matrices, *, every, dtype):
+def _read(product, log_det):
+    """Record what couples the product's directions, and move it to the left."""
+    seen = couplings(product)
+    finite = jnp.all(jnp.isfinite(seen.L))
+    L = jnp.where(finite, seen.L, 0)
+    rest = absorb(product, L, None, seen.alive)
+    right = jnp.where(finite, rest.right, jnp.nan)
+    return rest._replace(right=right), seen, jnp.where(finite, log_det, jnp.nan)
+
+
+def _read_plainly(product, log_det):
+    seen = couplings(product, all_alive=True)
+    return absorb(product, seen.L, None, seen.alive), seen, log_det
+
+
+def in_two_stages(
+    program: Callable[..., tuple[Spectrum, Array]], arguments: Any, key: Hashable
+) -> Spectrum:
+    """Run ``program(careful=...) -> (spectrum, needs care)``, first without care.
+
+    The program with care takes three times as long to compile, and most spectra need
+    none; then it is never made, and the answer is the same to the last bit. Where one
+    of a `key` did, later ones go straight to it. Under a trace there is no looking at
+    the flag: then, as told by `arguments`, only the program with care is run.
+    """
+    leaves = jax.tree.leaves(arguments)
+    key = (key, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
+    if key not in _NEED_CARE and not any(isinstance(leaf, Tracer) for leaf in leaves):
+        spectrum, needs_care = program(careful=False)
+        # A tracer, still, if the program closes over one.
+        if not isinstance(needs_care, Tracer) and not needs_care:
+            return spectrum
+        _NEED_CARE[key] = None
+        while len(_NEED_CARE) > _MOST_REMEMBERED:
+            del _NEED_CARE[next(iter(_NEED_CARE))]
+    return program(careful=True)[0]
+
+
+@partial(jax.jit, static_argnames=("every", "dtype", "careful"))
+def _spectrum_of_stack(matrices, *, every, dtype, careful):
     T, N, _ = matrices.shape
     return tracked_spectrum(
         lambda carry, matrix: (carry, matrix),
@@ -170,4 +223,5 @@ def _spectrum_of_stack(matrices, *, every, dtype):
         T=T,
         every=every,
         dtype=dtype,
+        careful=careful,
     )

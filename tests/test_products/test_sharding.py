@@ -1,0 +1,57 @@
+"""Batches spread over devices by `jax.shard_map`, with its checks on."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import jax
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_enable_x64", {wide})
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, PartitionSpec
+
+from vgjax import products
+
+
+def vectors(chain):
+    product = products.identity(chain.shape[-1], chain.dtype)
+    for matrix in chain[:2]:
+        product = products.push(product, matrix)
+    return products.log_svd(product)
+
+
+def slope(chain):
+    return jax.grad(lambda A: products.product_spectrum(A)[1][-1, 0])(chain)
+
+
+chains = np.random.default_rng(1).standard_normal((8, 6, 4, 4)).astype("{dtype}")
+# Two a device at least: XLA multiplies a batch of one by other instructions.
+chains[2, 3, 1] = 0
+chains[3, 3] *= 1e-9 ** np.arange(4)
+for measure in (products.product_spectrum, vectors, slope):
+    expected = jax.jit(jax.vmap(measure))(chains)
+    for n in (1, 2, 4):
+        mesh = jax.make_mesh((n,), ("b",), axis_types=(AxisType.Auto,))
+        over = PartitionSpec("b")
+        spread = jax.shard_map(
+            jax.vmap(measure), mesh=mesh, in_specs=over, out_specs=over
+        )
+        jax.tree.map(np.testing.assert_array_equal, jax.jit(spread)(chains), expected)
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_shards_of_a_batch_give_what_the_batch_gives_to_the_last_bit(dtype):
+    program = PROGRAM.format(
+        wide=dtype(0).dtype == "float64", dtype=dtype(0).dtype.name
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert found.stdout == "equal\n", found.stderr
