@@ -84,6 +84,16 @@ def any_floating(x: Any, name: str) -> None:
         raise TypeError(msg)
 
 
+def kind(x: Any, name: str, wanted: type, source: str) -> None:
+    """Refuse what is of another class."""
+    if not isinstance(x, wanted):
+        msg = (
+            f"Argument `{name}` must be a {wanted.__name__}, {source}, "
+            f"but is {type(x).__name__}."
+        )
+        raise TypeError(msg)
+
+
 def flag(x: Any, name: str) -> bool:
     """Return x if it is True or False."""
     if not isinstance(x, (bool, np.bool_)):

@@ -113,6 +113,7 @@ def growth_rates(spectrum: Spectrum, *, burn_in: int = 0) -> Rates:
       between 3 and 10; compare several seeds where it matters.
     """
     burn_in = _checks.whole(burn_in, "burn_in", 0)
+    _checks.kind(spectrum, "spectrum", Spectrum, "as of jacobian_spectrum")
     R = _checks.shape(
         spectrum.log_singular_values, "spectrum.log_singular_values", "R N"
     )["R"]

@@ -104,6 +104,7 @@ def push(product: GradedProduct, matrix: Array) -> GradedProduct:
       ValueError: `matrix` is not (N, N).
       TypeError: `matrix` has another dtype than the product.
     """
+    _checks.kind(product, "product", GradedProduct, "as of products.identity")
     N = product.left.shape[0]
     matrix = _checks.array(matrix, "matrix")
     _checks.shape(matrix, "matrix", "N N", N=N)

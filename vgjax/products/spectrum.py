@@ -101,7 +101,7 @@ def product_spectrum(
     sizes = _checks.shape(matrices, "matrices", "T N N")
     dtype = _checks.real_floating(matrices, "matrices")
     every = _checks.whole(every, "every", 1, sizes["T"])
-    if reverse:
+    if _checks.flag(reverse, "reverse"):
         # Suffixes of A are prefixes of the transposed factors in reversed order.
         matrices = jnp.swapaxes(matrices[::-1], 1, 2)
     program = partial(_spectrum_of_stack, matrices, every=every, dtype=dtype)
