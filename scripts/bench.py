@@ -18,6 +18,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import bench_first_answers
 import bench_through_time
 from _measure import call, in_turn, peak_memory, start
 
@@ -40,7 +41,7 @@ def main():
     if not options.accuracy:
         report_machine()
         report_ratios(options.toy)
-        report_first_call(options.toy)
+        bench_first_answers.report(options.toy)
         report_memory(options.toy)
         bench_through_time.report(options.toy)
     if options.accuracy or options.toy:
@@ -132,47 +133,6 @@ def ratios(N, T):
         f"{N:5d} {base / T * 1e6:13.0f} {in_batch / base:24.2f} {every / base:11.2f} "
         f"{tenth / base_tenth:9.2f} {chain_only / base:10.2f}",
         flush=True,
-    )
-
-
-def report_first_call(toy):
-    features, T = (4, 10) if toy else (64, 100)
-    print(f"Fresh process to the first spectrum, LSTM, {features} features, {T} steps")
-    for threads in ("1", None):
-        seen = []
-        for _ in range(1 if toy else 3):
-            began = time.perf_counter()
-            line = call("first_call", features, T, threads=threads, capture=True)
-            seen.append((time.perf_counter() - began, line.strip()))
-        seconds, line = sorted(seen)[len(seen) // 2]
-        print(
-            f"    OPENBLAS_NUM_THREADS={threads or 'default':7s} "
-            f"{seconds:5.1f} s (aim: under 6)   {line}",
-            flush=True,
-        )
-    print()
-
-
-def first_call(features, T):
-    began = time.perf_counter()
-    import jax
-    import jax.numpy as jnp
-    from flax import nnx
-
-    import vgjax
-
-    imported = time.perf_counter()
-    cell = nnx.LSTMCell(1, features, rngs=nnx.Rngs(0))
-    carry = cell.initialize_carry((1,), nnx.Rngs(1))
-    inputs = jnp.cos(jnp.arange(T, dtype=jnp.float32))[:, None]
-    built = time.perf_counter()
-    jax.block_until_ready(vgjax.jacobian_spectrum(cell, carry, inputs))
-    first = time.perf_counter()
-    jax.block_until_ready(vgjax.jacobian_spectrum(cell, carry, inputs))
-    warm = time.perf_counter()
-    print(
-        f"import {imported - began:.1f}, cell {built - imported:.1f}, "
-        f"first {first - built:.1f}, warm {warm - first:.2f} s"
     )
 
 
@@ -465,8 +425,9 @@ def activations(toy):
                 yield name, 4, lambda given=given: max(test_activations.errors(*given))
 
 
-PARTS = {f.__name__: f for f in (ratios, first_call, memory, accuracy)}
-PARTS |= {f.__name__: f for f in bench_through_time.PARTS}
+PARTS = {f.__name__: f for f in (ratios, memory, accuracy)}
+for module in (bench_first_answers, bench_through_time):
+    PARTS |= {f.__name__: f for f in module.PARTS}
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,287 @@
+"""How long a user waits for the first answer, and what a warm call adds to a scan.
+
+Every first answer is that of a fresh process without a compilation cache, timed from
+the first call on, beside what a user would write instead.
+"""
+
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from _measure import call, in_turn, verdict
+
+# Aims, as ratios to the plain program; None where there is none.
+AIMS = {"lstm": 3, "tanh": 3, "stack": 3, "exponents": None, "lags": None}
+AIMS |= {"leading": None}
+
+
+def report(toy):
+    """Print imports, first answers and the overhead of a warm call."""
+    report_import(1 if toy else 5)
+    report_first_answers(toy)
+    call("overhead", toy)
+
+
+def report_import(repeats):
+    seconds = {}
+    for line in ("import jax", "import jax, vgjax"):
+        times = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", line], check=True)
+            times.append(time.perf_counter() - began)
+        seconds[line] = statistics.median(times)
+    added = seconds["import jax, vgjax"] - seconds["import jax"]
+    print(f"import vgjax adds {added:.2f} s to JAX (aim 0.3: {verdict(added, 0.3)})\n")
+
+
+def report_first_answers(toy):
+    print("First answers in fresh processes, seconds, StableHLO lines of the largest")
+    print("program, and the ratio of the seconds to the plain program:")
+    print("    case        plain  lines   vgjax  lines   ratio  aim")
+    for case, aim in AIMS.items():
+        found = {}
+        for kind in ("plain", "vgjax"):
+            seen = [_first(case, kind, toy) for _ in range(1 if toy else 3)]
+            found[kind] = statistics.median(seen), _first(case, kind, toy, lines=True)
+        (plain, few), (ours, many) = found["plain"], found["vgjax"]
+        ratio = ours / plain
+        aimed = "" if aim is None else f"{aim}: {verdict(ratio, aim)}"
+        print(
+            f"    {case:10s} {plain:6.2f} {few:6d}  {ours:6.2f} {many:6d}  "
+            f"{ratio:6.1f}  {aimed}",
+            flush=True,
+        )
+    print()
+
+
+def _first(case, kind, toy, *, lines=False):
+    """Seconds of a first call in a fresh process, or lines of its largest program."""
+    # A cache would answer instead of the compiler.
+    kept = dict(os.environ)
+    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            if lines:
+                os.environ["JAX_DUMP_IR_TO"] = folder
+            out = call("first_answer", case, kind, toy, threads="1", capture=True)
+            if not lines:
+                return float(out)
+            programs = pathlib.Path(folder).rglob("*.mlir")
+            return max(path.read_text().count("\n") for path in programs)
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def first_answer(case, kind, toy):
+    import jax
+
+    run = CASES[case](toy)[kind]
+    began = time.perf_counter()
+    jax.block_until_ready(run())
+    print(time.perf_counter() - began)
+
+
+def _lstm(toy):
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    import vgjax
+
+    features, T = (4, 10) if toy else (64, 100)
+    cell = nnx.LSTMCell(1, features, rngs=nnx.Rngs(0))
+    carry = cell.initialize_carry((1,), nnx.Rngs(1))
+    inputs = jnp.cos(jnp.arange(T, dtype=jnp.float32))[:, None]
+    jax.block_until_ready(jax.tree.leaves(cell))
+
+    def step(state, x):
+        c, h = jnp.split(state, 2)
+        return jnp.concatenate(cell((c, h), x)[0])
+
+    return _spectra(step, jnp.concatenate(carry), inputs) | {
+        "vgjax": lambda: vgjax.jacobian_spectrum(cell, carry, inputs)
+    }
+
+
+def _tanh(toy):
+    import vgjax
+
+    step, h, inputs = _tanh_network(toy)
+    return _spectra(step, h, inputs) | {
+        "vgjax": lambda: vgjax.jacobian_spectrum(_as_pair(step), h, inputs)
+    }
+
+
+def _stack(toy):
+    import jax
+    import jax.numpy as jnp
+
+    import vgjax
+
+    T, N = (10, 4) if toy else (200, 64)
+    chain = jax.random.normal(jax.random.key(0), (T, N, N)) / N**0.5
+
+    @jax.jit
+    def plain(chain):
+        def multiply(product, J):
+            product = J @ product
+            return product, jnp.log(jnp.linalg.svd(product, compute_uv=False))
+
+        return jax.lax.scan(multiply, jnp.eye(N), chain)[1]
+
+    return {
+        "plain": lambda: plain(chain),
+        "vgjax": lambda: vgjax.products.product_spectrum(chain),
+    }
+
+
+def _exponents(toy):
+    import jax
+    import jax.numpy as jnp
+
+    import vgjax
+
+    step, h, inputs = _tanh_network(toy)
+
+    @jax.jit
+    def plain(h, inputs):
+        def push(state, x):
+            h, Q = state
+            Q, R = jnp.linalg.qr(jax.jacrev(step)(h, x) @ Q)
+            return (step(h, x), Q), jnp.log(jnp.abs(jnp.diagonal(R)))
+
+        return jax.lax.scan(push, (h, jnp.eye(len(h))), inputs)[1].mean(0)
+
+    return {
+        "plain": lambda: plain(h, inputs),
+        "vgjax": lambda: vgjax.lyapunov_spectrum(_as_pair(step), h, inputs).exponents,
+    }
+
+
+def _lags(toy):
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    import vgjax
+
+    features, T = (4, 10) if toy else (32, 100)
+    cell = nnx.GRUCell(1, features, rngs=nnx.Rngs(0))
+    graph, weights = nnx.split(cell)
+    h, inputs = jnp.ones(features), jnp.cos(jnp.arange(T, dtype=h_dtype()))[:, None]
+
+    @jax.jit
+    def plain(weights):
+        def loss(weights):
+            step = nnx.merge(graph, weights)
+            return jax.lax.scan(step, h, inputs)[0].sum()
+
+        return jax.grad(loss)(weights)
+
+    def last(trajectory):
+        return trajectory.carry.sum()
+
+    measure = vgjax.gradients.lag_contributions
+    return {
+        "plain": lambda: plain(weights),
+        "vgjax": lambda: measure(cell, h, inputs, last).log_norm,
+    }
+
+
+def _leading(toy):
+    import vgjax
+
+    step, h, inputs = _tanh_network(toy)
+    measure = vgjax.lyapunov.leading_spectrum
+    return _spectra(step, h, inputs) | {
+        "vgjax": lambda: measure(_as_pair(step), h, inputs, k=2).log_singular_values
+    }
+
+
+def h_dtype():
+    import jax.numpy as jnp
+
+    return jnp.float32
+
+
+def _tanh_network(toy):
+    import jax
+    import jax.numpy as jnp
+
+    N, T = (16, 10) if toy else (32, 200)
+    W = 1.2 * jax.random.normal(jax.random.key(0), (N, N)) / N**0.5
+    inputs = jax.random.normal(jax.random.key(1), (T, N))
+    return (lambda h, x: jnp.tanh(W @ h + x)), jnp.zeros(N), inputs
+
+
+def _as_pair(step):
+    def pair(h, x):
+        h = step(h, x)
+        return h, h
+
+    return pair
+
+
+def _spectra(step, h, inputs):
+    """What a user would write: `jax.jacrev`, a product, an SVD at every step."""
+    import jax
+    import jax.numpy as jnp
+
+    @jax.jit
+    def plain(h, inputs):
+        def multiply(state, x):
+            h, product = state
+            product = jax.jacrev(step)(h, x) @ product
+            values = jnp.linalg.svd(product, compute_uv=False)
+            return (step(h, x), product), jnp.log(values)
+
+        return jax.lax.scan(multiply, (h, jnp.eye(len(h))), inputs)[1]
+
+    return {"plain": lambda: plain(h, inputs)}
+
+
+CASES = {
+    "lstm": _lstm,
+    "tanh": _tanh,
+    "stack": _stack,
+    "exponents": _exponents,
+    "lags": _lags,
+    "leading": _leading,
+}
+
+
+def overhead(toy):
+    """What a warm `rollout` costs beyond the jitted scan of the same cell."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    import vgjax
+
+    T = 10 if toy else 100
+    cell = nnx.GRUCell(32, 32, rngs=nnx.Rngs(0))
+    graph, weights = nnx.split(cell)
+    h, inputs = jnp.zeros(32), jnp.ones((T, 32))
+    scan = jax.jit(lambda w: jax.lax.scan(nnx.merge(graph, w), h, inputs))
+    ours, plain = in_turn(
+        [lambda: vgjax.rollout(cell, h, inputs), lambda: scan(weights)],
+        3 if toy else 51,
+    )
+    more = 1e3 * (ours - plain)
+    print(
+        f"A warm rollout of a GRU of 32 features, {T} steps, takes {more:.1f} ms more "
+        f"than jax.jit(lax.scan) (aim 10: {verdict(more, 10)})\n"
+    )
+
+
+PARTS = (first_answer, overhead)
+
+if __name__ == "__main__":
+    report("--toy" in sys.argv)
