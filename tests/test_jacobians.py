@@ -325,13 +325,13 @@ def test_wrong_arguments_are_refused_by_name(measure, dtype):
         measure(keeps_one, h, x)
     with pytest.raises(ValueError, match=r"`inputs` must have 4 steps .*\(3, 2\)"):
         measure(keeps_one, h, x, length=4)
-    with pytest.raises(TypeError, match="`carry` must be real .* int"):
+    with pytest.raises(TypeError, match="`carry` must hold floating .* int32"):
         measure(keeps_one, jnp.ones(2, jnp.int32), x)
 
 
-def test_input_jacobians_need_inputs_that_are_real_and_floating(dtype):
+def test_input_jacobians_need_inputs_that_are_floating(dtype):
     h = jnp.ones(2, dtype)
     with pytest.raises(ValueError, match="`inputs`"):
         input_jacobians(keeps_one, h, None)
-    with pytest.raises(TypeError, match="`inputs` must be real .* int"):
+    with pytest.raises(TypeError, match="`inputs` must hold floating numbers"):
         input_jacobians(keeps_one, h, jnp.ones((3, 2), jnp.int32))

@@ -148,14 +148,6 @@ def forgets_the_output(carry, x):
     return carry
 
 
-class Unhashable:
-    __hash__ = None
-
-    def __call__(self, carry, x):
-        del x
-        return carry, None
-
-
 @pytest.mark.parametrize(
     ("arguments", "length", "error", "sentence"),
     [
@@ -176,19 +168,13 @@ class Unhashable:
             ValueError,
             r"`inputs\['b'\]` must have 3 steps .*shape \(2, 2\)",
         ),
-        ((halve, ONES, STEPS.astype(int)), None, TypeError, "`inputs` must be .* int"),
+        ((halve, ONES, "text"), None, TypeError, "`inputs` must be an array.* str"),
+        ((grow, ONES.astype(int)), 3, TypeError, "`carry` must hold floating .* int"),
         (
-            (halve, ONES, (STEPS, STEPS.astype(complex))),
-            None,
-            TypeError,
-            r"`inputs\[1\]` must be real .* complex",
-        ),
-        ((grow, ONES.astype(int)), 3, TypeError, "`carry` must be real .* int"),
-        (
-            (grow, {"c": ONES, "h": ONES.astype(np.complex64)}),
+            (grow, {"c": ONES, "h": ONES.astype(jnp.float8_e4m3fn)}),
             3,
             TypeError,
-            r"`carry\['h'\]` must be real .* complex64",
+            r"`carry\['h'\]` must be bfloat16, .* float8_e4m3fn",
         ),
         ((grow, ()), 3, ValueError, "`carry` must hold at least one number"),
         ((grow, ONES[:0]), 3, ValueError, "`carry` must hold at least one number"),
@@ -217,7 +203,6 @@ class Unhashable:
             r"`step` must return the pair \(carry, y\), but returns",
         ),
         ((ONES, ONES), 3, TypeError, "`step` must be callable .*but is ndarray"),
-        ((Unhashable(), ONES), 3, TypeError, "`step` must be hashable .*from_function"),
     ],
 )
 def test_wrong_arguments_are_refused_by_name(arguments, length, error, sentence):
@@ -297,11 +282,9 @@ def test_spectra_follow_a_clock_both_ways(clock_and_state, dtype):
     np.testing.assert_allclose(backward / np.log(0.5), [1, 1, 2, 2], atol=1e-6)
 
 
-def test_a_carry_of_whole_numbers_alone_and_a_forgotten_point_are_refused(dtype):
-    with pytest.raises(TypeError, match="`carry` must be real .* int32"):
+def test_a_carry_of_integers_alone_and_a_forgotten_point_are_refused(dtype):
+    with pytest.raises(TypeError, match="`carry` must hold floating .* int32"):
         vgjax.rollout(still, (jnp.zeros(2, jnp.int32),), length=2)
-    with pytest.raises(TypeError, match=r"`carry\[1\]` must be real .* int"):
-        vgjax.rollout(still, (jnp.zeros(2, dtype), 3), length=2)
     with pytest.raises(
         ValueError, match=r"carry\[0\] goes in as int32\[\] .*\[\]\.(\n|$)"
     ):

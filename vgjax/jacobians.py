@@ -70,7 +70,11 @@ def input_jacobians(step: Step, carry: Carry, inputs: Inputs) -> Float[Array, "T
     if not jax.tree.leaves(inputs):
         msg = f"Argument `inputs` must hold arrays, but is {inputs}."
         raise ValueError(msg)
-    return _input_jacobians(system(step, carry, inputs))
+    measured = system(step, carry, inputs)
+    if layout_of(measured.inputs).N == 0:
+        msg = "Argument `inputs` must hold floating numbers, but has none."
+        raise TypeError(msg)
+    return _input_jacobians(measured)
 
 
 def propagator(
