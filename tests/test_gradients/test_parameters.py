@@ -105,7 +105,7 @@ def test_wrt_chooses_by_class_and_by_path(dtype):
 @pytest.mark.parametrize(
     ("wrt", "error", "sentence"),
     [
-        (lambda path: False, ValueError, "`wrt` must choose some of"),
+        (lambda _: False, ValueError, "`wrt` must choose some of"),
         ("w", TypeError, "`wrt` must be a class of nnx.Variable, .* but is 'w'"),
     ],
 )
