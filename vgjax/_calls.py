@@ -30,8 +30,8 @@ def owned(step: Any) -> tuple[Any, Callable]:
         inner, call = owned(step.func)
         owner = {"func": inner, "args": step.args, "keywords": dict(step.keywords)}
 
-        def partially(owner, carry, x):
-            return call(owner["func"], *owner["args"], carry, x, **owner["keywords"])
+        def partially(owner, *arguments):
+            return call(owner["func"], *owner["args"], *arguments, **owner["keywords"])
 
         return owner, partially
     return step, _called

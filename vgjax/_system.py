@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
 
 from vgjax import _calls, _checks
 from vgjax._layout import Layout, Point, checked_carry, kept
@@ -258,7 +259,12 @@ def _pullback_by_pushes(f: Callable, primals: Any, reason: Exception) -> Callabl
     _, push = jax.linearize(lambda v: ravel_pytree(f(*unravel(v)))[0], vector)
     eye = varying_like(jnp.eye(vector.size, dtype=vector.dtype), vector)
     J = jax.vmap(push, in_axes=1, out_axes=1)(eye)
-    return lambda cotangent: unravel(matmul(ravel_pytree(cotangent)[0], J))
+    # A PyTree, like what `jax.vjp` returns: `jax.vmap` may stack it.
+    return Partial(functools.partial(_multiplied_by, unravel), J)
+
+
+def _multiplied_by(unravel: Callable, J: Array, cotangent: Any) -> Any:
+    return unravel(matmul(ravel_pytree(cotangent)[0], J))
 
 
 def system(

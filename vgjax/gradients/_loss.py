@@ -93,7 +93,7 @@ def _checked_cotangents(loss: Any, system: System) -> Array:
 
 def _checked_value(value: Any) -> Array:
     dtype = getattr(value, "dtype", None)
-    if jnp.shape(value) != () or dtype is None or not _is_floating(value):
+    if dtype is None or value.shape != () or not _is_floating(value):
         found = type(value).__name__ if dtype is None else f"{dtype}{[*value.shape]}"
         msg = f"Argument `loss` must return one real number, but returns {found}."
         raise TypeError(msg)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import Partial
 
 from vgjax import _calls
 from vgjax._layout import Point
@@ -150,14 +151,15 @@ def pulls(system: System, places: tuple[int, ...] = ()) -> Pulls:
             out, pull = jax.vjp(lambda *by: steps(*by, before, x), *primals)
             jax.eval_shape(pull, out)
         except NO_RULE:
-            return lambda rows: _summed_over_rows(one, before, x, rows)
+            return Partial(_summed_over_rows, jax.vmap(one)(before, x))
         return pull
 
     return Pulls(one, all_rows)
 
 
-def _summed_over_rows(one, before, x, rows):
-    by_theta, states = jax.vmap(lambda *row: one(*row[:2])(row[2]))(before, x, rows)
+def _summed_over_rows(pulls: Callable, rows: Cotangent) -> tuple[list, Array]:
+    """Pull each row through its own step."""
+    by_theta, states = jax.vmap(lambda pull, row: pull(row))(pulls, rows)
     return jax.tree.map(lambda a: jnp.sum(a, axis=0), by_theta), states
 
 

@@ -124,6 +124,7 @@ def _lag_contributions(system: System, reading: Reading, *, places):
     of_leaves = real_parts([system.arrays[i] for i in places])[1]
     gradient = graded(*total_gradient(back, unrolled))
     square = _inner(gradient.values, gradient.values, dtype)
+    safe = jnp.where(square == 0, 1, square)  # its quotient has a derivative
 
     def measure(part: Graded):
         part = graded(*part)
@@ -132,7 +133,8 @@ def _lag_contributions(system: System, reading: Reading, *, places):
             log_norm_of_all(Graded(real_parts(leaf)[0], part.exponent), dtype)
             for leaf in leaves
         ]
-        along = _inner(part.values, gradient.values, dtype) / square
+        along = _inner(part.values, gradient.values, dtype) / safe
+        along = jnp.where(square == 0, jnp.nan, along)
         along = scaled(along, part.exponent - gradient.exponent)
         return log_norm_of_all(part, dtype), norms, along
 

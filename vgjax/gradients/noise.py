@@ -89,7 +89,7 @@ def signal_to_noise(
     """
     loss = _Batched(loss if callable(loss) else as_cotangents(loss))
     _check_batch(carry=carry, inputs=inputs, loss=loss.arrays)
-    measured = system(step, _member(carry), _member(inputs), length)
+    measured = _member_system(step, carry, inputs, length)
     _, places = parameters(step, wrt)
     reading = reading_of(loss.member(), measured)
     batch = jax.tree.map(jnp.asarray, (jax.tree.leaves(carry), inputs, loss.arrays))
@@ -113,8 +113,33 @@ class _Batched:
         return jax.tree_util.Partial(self.call, first)
 
 
+def _member_system(step: Step, carry: Any, inputs: Any, length: Any) -> System:
+    """Return the system of the first member."""
+    try:
+        return system(step, _member(carry), _member(inputs), length)
+    except Exception as error:
+        # N members of one number each are more likely one carry for the whole batch.
+        if not any(jnp.ndim(leaf) == 1 for leaf in jax.tree.leaves(carry)):
+            raise
+        raise ValueError(_unbatched(jax.tree.leaves(carry))) from error
+
+
+def _unbatched(leaves: list) -> str:
+    shapes = " ".join(str(jnp.shape(leaf)) for leaf in leaves)
+    return (
+        f"Argument `carry` must have the batch along its leading axis, as `inputs` "
+        f"have, but has shape {shapes}; for one carry that all members share write "
+        f"jnp.broadcast_to(carry, (B, *carry.shape))."
+    )
+
+
 def _check_batch(**trees: Any) -> None:
     """Refuse leaves that do not have the batch of the first of them in front."""
+    carry, inputs = (jax.tree.leaves(trees[name]) for name in ("carry", "inputs"))
+    if inputs and jnp.ndim(inputs[0]) > 2:
+        B = len(inputs[0])
+        if any(jnp.ndim(leaf) == 1 and len(leaf) != B for leaf in carry):
+            raise ValueError(_unbatched(carry))
     B = None
     for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
         (name, *inside), found = path, jnp.shape(leaf)
