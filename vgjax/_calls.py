@@ -21,7 +21,7 @@ def owned(step: Any) -> tuple[Any, Callable]:
     """
     # A jitted function keeps what it closed over when it was traced.
     while isinstance(step, jax.stages.Wrapped) and hasattr(step, "__wrapped__"):
-        step = step.__wrapped__
+        step = inspect.unwrap(step, stop=lambda f: not hasattr(f, "lower"))
     if inspect.ismethod(step):
         return step.__self__, step.__func__
     if isinstance(step, functools.partial) and not isinstance(

@@ -142,13 +142,19 @@ def pulls(system: System, places: tuple[int, ...] = ()) -> Pulls:
         return Cotangent(new.state, real_parts(y)[0])
 
     def one(before, x):
-        return pullback(lambda *by: after(*by, before, x), theta, before.state)
+        def by(theta, state):
+            return after(theta, state, before, x)
+
+        return pullback(by, theta, before.state)
 
     def all_rows(before, x):
         steps = jax.vmap(after, in_axes=(None, 0, 0, 0))
         try:
-            primals = (theta, before.state)
-            out, pull = jax.vjp(lambda *by: steps(*by, before, x), *primals)
+            out, pull = jax.vjp(
+                lambda theta, state: steps(theta, state, before, x),
+                theta,
+                before.state,
+            )
             jax.eval_shape(pull, out)
         except NO_RULE:
             return Partial(_summed_over_rows, jax.vmap(one)(before, x))
