@@ -147,8 +147,8 @@ def _couplings(product: GradedProduct, L: Array, alive: Array | None) -> Couplin
     gap = jnp.minimum(exponents[:-1] - exponents[1:], _limits(L.dtype).margin)
     gap = gap if alive is None else jnp.where(alive[1:], gap, 0)
     gap = jnp.concatenate([gap, jnp.zeros(1, gap.dtype)])
-    depth = jnp.sum(jnp.where(is_before(len(L)), gap[:, None], 0), axis=0)
-    return Couplings(exponents, depth.astype(exponents.dtype), L, alive)
+    depth = jnp.where(is_before(len(L)), gap[:, None], 0).sum(0, dtype=gap.dtype)
+    return Couplings(exponents, depth, L, alive)
 
 
 def values_of(frame: Couplings) -> Array:
