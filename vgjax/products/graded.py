@@ -19,6 +19,7 @@ from vgjax._linalg import (
     any_in_batch,
     descending,
     exponent,
+    is_before,
     matmul,
     pivoted_qr,
     power_of_two,
@@ -143,21 +144,24 @@ def push_plainly(
     program. Where it was, the product is worth nothing. A `diagonal` product has the
     identity for its `right`.
     """
-    finite = jnp.all(jnp.isfinite(matrix))
+    # XLA's maxima on the CPU may pass over a NaN: it is looked for by itself.
+    finite = jnp.all(jnp.isfinite(matrix), axis=0)
     matrix, overall = _brought_near(matrix)
     image = _image(matrix, product.left, product.exponents)
     Q, R = jnp.linalg.qr(image.even)
     exponents = image.scale + exponent(jnp.diagonal(R))
     M = _ratios(R, image.scale, exponents)
-    delicate = _is_delicate(matrix, product.left, image, R, M)
+    M_row = jnp.max(jnp.abs(M), axis=1)
     right = M if diagonal else matmul(M, product.right)
-    size = exponent(jnp.max(jnp.abs(right), axis=1))
+    row = M_row if diagonal else jnp.max(jnp.abs(right), axis=1)
+    size = exponent(row)
     right = scaled(right, -size[:, None])
     exponents = exponents + size + overall
-    careful = _is_disordered(image) | delicate | ~finite
-    careful = careful | jnp.any(_is_out_of_range(exponents))
+    # One reduction over all reasons: a reduction is a kernel or two to compile.
+    reasons = _disorder(image) | _delicacy(matrix, product.left, image, R, M_row)
+    reasons = reasons | _is_out_of_range(exponents) | ~finite
     product = GradedProduct(Q, exponents, right, product.rotation, product.age + 1)
-    return product, careful
+    return product, jnp.any(reasons)
 
 
 def _brought_near(matrix: Array) -> tuple[Array, Array]:
@@ -238,27 +242,30 @@ def _image(matrix: Array, basis: Array, exponents: Array) -> _Image:
     return _Image(raw, even, scale, jnp.max(jnp.abs(even), axis=1))
 
 
-def _is_disordered(image: _Image) -> Array:
-    """Whether rows and columns must be sorted before they are factored."""
-    lowest = jax.lax.cummin(image.scale)[:-1]
-    unsorted = jnp.any(image.scale[1:] > lowest + _SLACK)
+def _disorder(image: _Image) -> Array:
+    """(N,) Rows and columns that must be sorted before they are factored, if any."""
+    scale = image.scale
+    # All pairs: a running minimum takes ten times as long to compile.
+    higher = scale[None, :] > scale[:, None] + _SLACK
+    unsorted = jnp.any(higher & is_before(len(scale)), axis=0)
     largest = jnp.max(image.row_size)
-    return unsorted | (jnp.min(image.row_size) < _few_digits(largest.dtype) * largest)
+    return unsorted | (image.row_size < _few_digits(largest.dtype) * largest)
 
 
-def _is_delicate(
+def _delicacy(
     matrix: Array,
     basis: Array,
     image: _Image,
     R: Array,
-    M: Array,
+    M_row: Array,
     columns: Array | None = None,
     row_size: Array | None = None,
     alive: Array | None = None,
 ) -> Array:
-    """Whether a factorisation must be done again with more care.
+    """(N,) What makes it necessary to factor again with more care, if anything.
 
-    `columns` and the sizes of the pivots' rows are those of a sorted one.
+    `M_row` has the largest entries of the rows of M; `columns` and the sizes of the
+    rows of pivots are those of a sorted factorisation.
     """
     N, dtype = matrix.shape[0], matrix.dtype
     row_size = jnp.max(image.row_size) if row_size is None else row_size
@@ -267,18 +274,17 @@ def _is_delicate(
     # A row of zeros has an exact zero for its pivot, which is no round-off.
     share = jnp.abs(jnp.diagonal(R)) / jnp.where(row_size > 0, row_size, 1)
     share = jnp.where(row_size > 0, share, 1)
-    before = jax.lax.cummin(jnp.concatenate([jnp.ones(1, dtype), share[:-1]]))
+    before = jnp.min(jnp.where(is_before(N), share[:, None], 1), axis=0)
     column_size = jnp.max(jnp.abs(matrix), axis=0)
     largest = jnp.max(column_size)
     reach = jnp.where(largest > 0, largest, 1) * jnp.max(jnp.abs(basis), axis=0)
     left_over = jnp.max(jnp.abs(image.raw), axis=0) / reach
     left_over = left_over if columns is None else left_over[columns]
-    noise = 2 * roundoff(N, dtype) / jnp.minimum(before, 1) / jnp.minimum(left_over, 1)
+    noise = 2 * roundoff(N, dtype) / before / jnp.minimum(left_over, 1)
     weak = share < jnp.minimum(noise, float(jnp.finfo(dtype).eps) ** 0.5)
     weak = weak if alive is None else weak & alive
     graded = (column_size > 0) & (column_size < _few_digits(dtype) * largest)
-    large = jnp.max(jnp.abs(M)) > 2**_SLACK
-    return jnp.any(weak) | jnp.any(graded) | large
+    return weak | graded | (M_row > 2**_SLACK)
 
 
 def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
@@ -286,7 +292,7 @@ def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
     image = _image(matrix, basis, exponents)
     index = varying_like(jnp.arange(len(matrix)), image)
     largest_row = jnp.max(image.row_size)
-    careful = _is_disordered(image)
+    careful = jnp.any(_disorder(image))
 
     def in_order(even):
         columns = jnp.where(careful, descending(image.scale), index)
@@ -304,7 +310,9 @@ def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
     Q = jax.lax.cond(some, lambda Q: jnp.zeros_like(Q).at[rows].set(Q), lambda Q: Q, Q)
     quick = _Factors(Q, *_scaled_triangle(R, image.scale[columns]), columns)
     alive = (exponents > -_LARGEST)[columns]
-    delicate = _is_delicate(matrix, basis, image, R, quick.M, columns, row_size, alive)
+    M_row = jnp.max(jnp.abs(quick.M), axis=1)
+    delicate = _delicacy(matrix, basis, image, R, M_row, columns, row_size, alive)
+    delicate = jnp.any(delicate)
 
     def with_care(quick):
         slow = _factored_with_care(matrix, basis, exponents)

@@ -11,6 +11,7 @@ from jax import Array
 from vgjax._linalg import (
     any_in_batch,
     exponent,
+    is_before,
     matmul,
     power_of_two,
     scaled,
@@ -145,8 +146,9 @@ def _couplings(product: GradedProduct, L: Array, alive: Array | None) -> Couplin
     exponents = product.exponents
     gap = jnp.minimum(exponents[:-1] - exponents[1:], _limits(L.dtype).margin)
     gap = gap if alive is None else jnp.where(alive[1:], gap, 0)
-    depth = jnp.concatenate([jnp.zeros(1, gap.dtype), jnp.cumsum(gap)])
-    return Couplings(exponents, depth.astype(exponents.dtype), L, alive)
+    gap = jnp.concatenate([gap, jnp.zeros(1, gap.dtype)])
+    depth = jnp.where(is_before(len(L)), gap[:, None], 0).sum(0, dtype=gap.dtype)
+    return Couplings(exponents, depth, L, alive)
 
 
 def values_of(frame: Couplings) -> Array:
