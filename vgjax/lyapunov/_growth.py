@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr
+from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr, varying_like
 
 
 class Block(NamedTuple):
@@ -52,9 +52,13 @@ class Chain(NamedTuple):
     nothing: Any  # what is kept of a step without a factorisation
 
 
-def first_block(carry: Any, basis: Array) -> Block:
-    """Return a block that is factored at every step until its growth has been seen."""
-    return Block(carry, basis, jnp.int32(1), jnp.int32(jnp.iinfo(jnp.int32).max))
+def first_block(carry: Any, basis: Array, *references: Any) -> Block:
+    """Return a block that is factored at every step until its growth has been seen.
+
+    In `shard_map` it varies as what the steps are made of, the references, does.
+    """
+    block = Block(carry, basis, jnp.int32(1), jnp.int32(jnp.iinfo(jnp.int32).max))
+    return varying_like(block, block, *references)
 
 
 def random_basis(N: int, k: int, dtype: jnp.dtype) -> Array:
@@ -96,11 +100,18 @@ def grow(chain: Chain, block: Block, xs: Any, active: Array | None, allowed: flo
     Returns:
       The block after the last step, and what was kept, leaves (c, ...).
     """
-    shapes = jax.eval_shape(lambda b: _boldly(chain, b, xs, active), block)
+
+    def untaken(block):
+        kept = jax.tree.map(
+            lambda a: jnp.broadcast_to(a, (_length(xs), *a.shape)), chain.nothing
+        )
+        zero = jnp.zeros((), block.basis.dtype)
+        return varying_like(Taken(block, kept, zero, zero, zero), block, xs)
+
     bold = jax.lax.cond(
         any_in_batch(block.span > 0),
         lambda b: _boldly(chain, b, xs, active),
-        lambda _: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
+        untaken,
         block,
     )
     good = (block.span > 0) & (bold.error <= allowed) & (bold.size <= _reach(bold))
@@ -149,6 +160,8 @@ def _boldly(chain: Chain, block: Block, xs: Any, active) -> Taken:
 
 
 def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> Taken:
+    nothing = varying_like(chain.nothing, block, xs)
+
     def step(state, x):
         carry, basis, *measured = state
         x, due = x
@@ -156,7 +169,7 @@ def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> T
         measured, kept = jax.lax.cond(
             any_in_batch(due),
             lambda measured: _factored(chain, factor, measured),
-            lambda measured: (measured, chain.nothing),
+            lambda measured: (measured, nothing),
             (basis, *measured),
         )
         return (carry, *measured), kept
@@ -165,10 +178,11 @@ def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> T
         active, x = x
         if active is None:
             return step(state, x)
-        return jax.lax.cond(active, step, lambda s, _: (s, chain.nothing), state, x)
+        return jax.lax.cond(active, step, lambda s, _: (s, nothing), state, x)
 
     zero = jnp.zeros((), block.basis.dtype)
     start = (block.carry, block.basis, zero, zero, zero)
+    start = varying_like(start, block, xs)
     end, kept = jax.lax.scan(step_if_active, start, (active, (xs, due)))
     carry, basis, *measured = end
     return Taken(block._replace(carry=carry, basis=basis), kept, *measured)
@@ -182,7 +196,8 @@ def _factored(chain: Chain, factor, state):
     gap = jnp.max(logs) - jnp.min(logs)
     size = jnp.maximum(size, jnp.max(jnp.abs(logs)))
     measured = (error + eps * jnp.exp(gap), spread + gap, size)
-    return (basis, *measured), chain.read(seen)
+    factored = (basis, *measured), chain.read(seen)
+    return varying_like(factored, state)
 
 
 def _lu(image: Array) -> tuple[Array, Reading]:
