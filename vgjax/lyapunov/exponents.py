@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Bool, Float
 
 from vgjax import _checks
-from vgjax._linalg import descending, exponent, scaled, varying_like
+from vgjax._linalg import descending, exponent, scaled
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import (
