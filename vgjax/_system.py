@@ -279,9 +279,11 @@ def system(
     _calls.check_step(step)
     inputs, T = _checked_inputs(inputs, length)
     layout, leaves = checked_carry(carry)
-    start = layout.flatten(leaves)
     owner, call = _calls.owned(step)
     owned = OwnedArrays(owner)
+    # What varies over a mesh at the second step must do so when the first is traced.
+    start = layout.flatten(leaves)
+    start = varying_like(start, start, inputs, owned.arrays)
     changing: list[int] = []
     floating: list[int] = []  # those of them that could be differentiated
 

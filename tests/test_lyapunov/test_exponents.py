@@ -5,7 +5,6 @@ Every map and flow is written out here, so that no library vouches for itself.
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -347,14 +346,26 @@ def test_exponents_of_an_lstm_are_those_of_its_whole_carry():
 
 
 @pytest.mark.float64
-def test_history_ends_at_the_exponents_and_its_records_are_equally_long():
+def test_history_ends_at_the_exponents_and_every_step_counts():
     step, h, x = driven_tanh()
     found = lyapunov.lyapunov_spectrum(step, h, x, burn_in=107)
     np.testing.assert_array_equal(found.history[-1], found.exponents)
-    assert set(np.diff(found.steps)) == {32}
-    assert found.steps[-1] == 320  # of 333; the first 13 joined the burn-in
-    half = lyapunov.lyapunov_spectrum(step, h, x[:280], burn_in=120).exponents
+    assert np.diff(found.steps, prepend=0).tolist() == [32] * 10 + [13]  # 333
+    half = lyapunov.lyapunov_spectrum(step, h, x[:267], burn_in=107).exponents
     np.testing.assert_allclose(found.history[4], half, atol=1e-6)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("options", [{}, {"tol": 0}, {"qr_every": 7}])
+def test_the_sum_of_all_is_that_of_every_determinant_after_the_burn_in(options):
+    A = np.random.default_rng(14).standard_normal((1000, 3, 3))
+    for T, burn_in in [(1000, 0), (357, 21), (11, 3)]:
+        found = lyapunov.lyapunov_spectrum(
+            driven, jnp.ones(3), jnp.asarray(A[:T]), burn_in=burn_in, **options
+        )
+        assert found.steps[-1] == T - burn_in
+        sums = np.linalg.slogdet(A[burn_in:T])[1].mean()
+        np.testing.assert_allclose(found.exponents.sum(), sums, atol=1e-10)
 
 
 @pytest.mark.float64
@@ -362,12 +373,94 @@ def test_standard_error_is_that_of_32_batches_at_most():
     A = np.random.default_rng(11).standard_normal((1600, 2, 2))
     found = lyapunov.lyapunov_spectrum(driven, jnp.ones(2), jnp.asarray(A), burn_in=7)
     sums = np.asarray(found.history) * np.asarray(found.steps)[:, None]
-    growth = np.diff(sums, axis=0, prepend=0) / 32
-    assert len(growth) == 49
-    # 49 records of 32 steps: batches of two, and the first record is left out.
-    means = growth[1:].reshape(24, 2, 2).mean(1)
-    expected = means.std(0, ddof=1) / 24**0.5
+    growth = np.diff(sums, axis=0, prepend=0)
+    assert len(growth) == 50
+    # 49 records of 32 steps and one of 25: batches of two, the last of 57 steps.
+    growth, steps = growth.reshape(25, 2, 2).sum(1), np.array([64.0] * 24 + [57])
+    off = growth - steps[:, None] * growth.sum(0) / 1593
+    expected = np.sqrt((off**2).sum(0) * 25 / 24) / 1593
     np.testing.assert_allclose(found.standard_error, expected, rtol=1e-9)
+
+
+# A first frame, and padding --------------------------------------------------------
+
+
+@pytest.mark.float64
+def test_a_first_frame_is_where_the_measure_begins():
+    step = linear(np.diag([1.1, 0.8]))
+    measure = functools.partial(
+        lyapunov.lyapunov_spectrum, step, jnp.ones(2), length=100
+    )
+    found = measure(frame=jnp.eye(2))
+    np.testing.assert_allclose(found.exponents, np.log([1.1, 0.8]), rtol=1e-12)
+    np.testing.assert_allclose(abs(found.frame), np.eye(2), atol=1e-12)
+    # Without it, the random frame turns first; and k is that of the frame.
+    assert abs(measure().exponents[0] - np.log(1.1)) > 0.01
+    found = measure(frame=jnp.asarray([[0.0], [3.0]]))
+    np.testing.assert_allclose(found.exponents, np.log([0.8]), rtol=1e-12)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("tol", [0, None])
+def test_a_run_goes_on_from_its_frame(tol):
+    step, h, x = driven_tanh(T=200)
+    measure = functools.partial(lyapunov.lyapunov_spectrum, step, k=3, tol=tol)
+    whole, begin = measure(h, x), measure(h, x[:120])
+    middle = vgjax.rollout(step, h, x[:120]).carry
+    end = measure(middle, x[120:], frame=begin.frame)
+    grown = 120 * begin.exponents + 80 * end.exponents
+    atol = 1e-10 if tol == 0 else 1e-6
+    np.testing.assert_allclose(grown, 200 * whole.exponents, atol=atol, rtol=0)
+    eye = begin.frame.T @ begin.frame
+    np.testing.assert_allclose(eye, np.eye(3), atol=1e-12)
+    # The same plane in both; a frame of its own does not go on.
+    overlap = np.linalg.det(whole.frame.T @ end.frame)
+    np.testing.assert_allclose(abs(overlap), 1, atol=1e-9)
+    anew = 120 * begin.exponents + 80 * measure(middle, x[120:]).exponents
+    assert np.abs(anew - 200 * whole.exponents).max() > 1e-3
+
+
+def padded(x, where, T):
+    """Inputs with steps of padding, and the mask of the true ones."""
+    mask = np.zeros(T, bool)
+    mask[where] = True
+    longer = np.full((T, *x.shape[1:]), 7.0)
+    longer[mask] = x
+    return jnp.asarray(longer), jnp.asarray(mask)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("options", [{}, {"tol": 0}, {"qr_every": 3}])
+def test_masked_steps_neither_move_anything_nor_count(options):
+    step, h, x = driven_tanh(T=360)
+    measure = functools.partial(lyapunov.lyapunov_spectrum, step, h, burn_in=20)
+    expected = measure(x, **options)
+    anywhere = np.sort(np.random.default_rng(15).permutation(500)[:360])
+    for where in (np.arange(360), anywhere):
+        longer, mask = padded(x, where, 500)
+        found = measure(longer, mask=mask, **options)
+        assert found.steps[-1] == 340
+        for name in ("exponents", "standard_error"):
+            np.testing.assert_allclose(
+                getattr(found, name), getattr(expected, name), atol=1e-12, rtol=0
+            )
+        plane = found.frame[:, :2].T @ expected.frame[:, :2]
+        np.testing.assert_allclose(abs(np.linalg.det(plane)), 1, atol=1e-9)
+    # Padding that counts is another trajectory.
+    assert np.abs(measure(longer).exponents - expected.exponents).max() > 0.05
+
+
+@pytest.mark.float64
+def test_a_batch_of_different_lengths_has_one_mask_each():
+    step, h, x = driven_tanh(N=3, T=40)
+    lengths = jnp.asarray([40, 25, 0])
+    masks = jnp.arange(40)[None, :] < lengths[:, None]
+    measure = functools.partial(lyapunov.lyapunov_spectrum, step, h, x, tol=0)
+    together = jax.jit(jax.vmap(lambda mask: measure(mask=mask).exponents))(masks)
+    for found, T in zip(together[:2], (40, 25), strict=True):
+        alone = lyapunov.lyapunov_spectrum(step, h, x[:T], tol=0).exponents
+        np.testing.assert_allclose(found, alone, atol=1e-12)
+    assert np.isnan(together[2]).all()
 
 
 # What cannot be seen, and what is gone ----------------------------------------------
@@ -495,13 +588,6 @@ def test_exponents_can_be_differentiated():
     np.testing.assert_allclose(np.ravel(slope), by_hand[0], atol=1e-7)
 
 
-def test_new_weights_of_a_cell_are_no_new_program():
-    traced = chex.assert_max_traces(chaotic, n=1)
-    for gain in (0.5, 1.0):
-        step = cells.from_function(traced, gain * jnp.eye(2))
-        lyapunov.lyapunov_spectrum(step, jnp.zeros(2), jnp.ones((20, 2)))
-
-
 @pytest.mark.float64
 def test_a_tolerance_of_zero_leaves_out_no_factorisation():
     rng = np.random.default_rng(6)
@@ -559,6 +645,12 @@ BAD = [
     ({"burn_in": 6, "qr_every": 5}, ValueError, "`burn_in` must be .* at most 5"),
     ({"tol": -1.0}, ValueError, "`tol` must be a number of at least 0, but is -1.0"),
     ({"qr_every": 0}, ValueError, "`qr_every` must be at least 1 and at most 10"),
+    ({"frame": np.ones(3)}, ValueError, r"`frame` must have shape \(N=3, k\)"),
+    ({"frame": np.ones((3, 2)), "k": 1}, ValueError, r"`frame` must .* k=1\)"),
+    ({"frame": np.ones((3, 4))}, ValueError, r"`frame.shape\[1\]` must be .* most 3"),
+    ({"frame": np.ones((3, 1), int)}, TypeError, "`frame` must have dtype float"),
+    ({"mask": np.ones(9, bool)}, ValueError, r"`mask` must have shape \(T=10,\)"),
+    ({"mask": np.ones(10)}, TypeError, "`mask` must have dtype bool"),
     ({"qr_every": 11}, ValueError, "`qr_every` must be .* at most 10, but is 11"),
 ]
 

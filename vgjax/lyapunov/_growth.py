@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr
+from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr, varying_like
 
 
 class Block(NamedTuple):
@@ -52,9 +52,13 @@ class Chain(NamedTuple):
     nothing: Any  # what is kept of a step without a factorisation
 
 
-def first_block(carry: Any, basis: Array) -> Block:
-    """Return a block that is factored at every step until its growth has been seen."""
-    return Block(carry, basis, jnp.int32(1), jnp.int32(jnp.iinfo(jnp.int32).max))
+def first_block(carry: Any, basis: Array, *references: Any) -> Block:
+    """Return a block that is factored at every step until its growth has been seen.
+
+    In `shard_map` it varies as what the steps are made of, the references, does.
+    """
+    block = Block(carry, basis, jnp.int32(1), jnp.int32(jnp.iinfo(jnp.int32).max))
+    return varying_like(block, block, *references)
 
 
 def random_basis(N: int, k: int, dtype: jnp.dtype) -> Array:
@@ -90,17 +94,24 @@ def grow(chain: Chain, block: Block, xs: Any, active: Array | None, allowed: flo
       chain: how to take steps.
       block: state and vectors to start from.
       xs: leaves (c, ...), what `push` is given.
-      active: (c,), False for steps to leave out; None for none.
+      active: (c,), False for steps that are not taken; None where all are.
       allowed: what round-off may add up to in the log of a pivot, over all steps.
 
     Returns:
       The block after the last step, and what was kept, leaves (c, ...).
     """
-    shapes = jax.eval_shape(lambda b: _boldly(chain, b, xs, active), block)
+
+    def untaken(block):
+        kept = jax.tree.map(
+            lambda a: jnp.broadcast_to(a, (_length(xs), *a.shape)), chain.nothing
+        )
+        zero = jnp.zeros((), block.basis.dtype)
+        return varying_like(Taken(block, kept, zero, zero, zero), block, xs)
+
     bold = jax.lax.cond(
         any_in_batch(block.span > 0),
         lambda b: _boldly(chain, b, xs, active),
-        lambda _: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
+        untaken,
         block,
     )
     good = (block.span > 0) & (bold.error <= allowed) & (bold.size <= _reach(bold))
@@ -129,7 +140,7 @@ class Taken(NamedTuple):
 
 def factored_steps(chain: Chain, block: Block, xs: Any, active, every: int) -> Taken:
     """Take steps with a QR factorisation after so many, and after the last."""
-    due = (jnp.arange(_length(xs)) + 1) % every == 0
+    due = _due(every, xs, active)
     return _steps(chain, _qr, block, xs, active, due.at[-1].set(True))
 
 
@@ -140,7 +151,7 @@ def _boldly(chain: Chain, block: Block, xs: Any, active) -> Taken:
     well-conditioned; the QR factorisation at the end sees whether it was.
     """
     c = _length(xs)
-    due = (jnp.arange(c, dtype=jnp.int32) + 1) % _even(block.span, c) == 0
+    due = _due(_even(block.span, c), xs, active)
     taken = _steps(chain, _lu, block, xs, active, due.at[-1].set(False))
     state = (taken.block.basis, taken.error, taken.spread, taken.size)
     (basis, *measured), last = _factored(chain, _qr, state)
@@ -148,28 +159,46 @@ def _boldly(chain: Chain, block: Block, xs: Any, active) -> Taken:
     return Taken(taken.block._replace(basis=basis), kept, *measured)
 
 
+def _due(every: Array | int, xs: Any, active: Array | None) -> Array:
+    """After which steps to factor; the last, taken or not, is for the caller to say."""
+    due = (jnp.arange(_length(xs), dtype=jnp.int32) + 1) % every == 0
+    return due if active is None else due & active
+
+
 def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> Taken:
+    nothing = varying_like(chain.nothing, block, xs)
+
+    def pushed(carry_and_basis, x):
+        return varying_like(chain.push(*carry_and_basis, x), block, xs)
+
     def step(state, x):
         carry, basis, *measured = state
-        x, due = x
-        carry, basis = chain.push(carry, basis, x)
+        active, x, due = x
+        if active is None:
+            carry, basis = pushed((carry, basis), x)
+        else:
+            carry, basis = jax.lax.cond(
+                active, pushed, lambda same, _: same, (carry, basis), x
+            )
+
+        # A batch branches together, but each member is factored only when it is due.
+        def factored(measured):
+            new = _factored(chain, factor, measured)
+            old = (measured, nothing)
+            return jax.tree.map(lambda n, o: jnp.where(due, n, o), new, old)
+
         measured, kept = jax.lax.cond(
             any_in_batch(due),
-            lambda measured: _factored(chain, factor, measured),
-            lambda measured: (measured, chain.nothing),
+            factored,
+            lambda measured: (measured, nothing),
             (basis, *measured),
         )
         return (carry, *measured), kept
 
-    def step_if_active(state, x):
-        active, x = x
-        if active is None:
-            return step(state, x)
-        return jax.lax.cond(active, step, lambda s, _: (s, chain.nothing), state, x)
-
     zero = jnp.zeros((), block.basis.dtype)
     start = (block.carry, block.basis, zero, zero, zero)
-    end, kept = jax.lax.scan(step_if_active, start, (active, (xs, due)))
+    start = varying_like(start, block, xs)
+    end, kept = jax.lax.scan(step, start, (active, xs, due))
     carry, basis, *measured = end
     return Taken(block._replace(carry=carry, basis=basis), kept, *measured)
 
@@ -182,7 +211,8 @@ def _factored(chain: Chain, factor, state):
     gap = jnp.max(logs) - jnp.min(logs)
     size = jnp.maximum(size, jnp.max(jnp.abs(logs)))
     measured = (error + eps * jnp.exp(gap), spread + gap, size)
-    return (basis, *measured), chain.read(seen)
+    factored = (basis, *measured), chain.read(seen)
+    return varying_like(factored, state)
 
 
 def _lu(image: Array) -> tuple[Array, Reading]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import matmul
+from vgjax._linalg import matmul, varying_like
 from vgjax.products import LogSVD
 
 # Blocks in the first space, and in the largest: it takes twice as many as before where
@@ -35,7 +35,8 @@ class Krylov(NamedTuple):
 def space_of(block: Array, p: int) -> Krylov:
     """Return the space with one block, which has no image yet, and room for p."""
     zero = jnp.zeros((len(block), p * block.shape[1]), block.dtype)
-    return Krylov(_put(zero, block, 0), zero, jnp.zeros((), block.dtype))
+    space = Krylov(_put(zero, block, 0), zero, jnp.zeros((), block.dtype))
+    return varying_like(space, block)
 
 
 def block_at(space: Krylov, at: Array, b: int) -> Array:

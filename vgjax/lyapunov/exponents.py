@@ -3,22 +3,22 @@
 import math
 import warnings
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from vgjax import _checks
-from vgjax._linalg import descending, exponent, scaled, varying_like
+from vgjax._linalg import descending, exponent, scaled
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import (
     Chain,
     Reading,
-    chunked_times,
     factored_steps,
     first_block,
     grow,
@@ -44,6 +44,7 @@ class Lyapunov(NamedTuple):
     history: Array  # (R, k) nats per step, the estimate after `steps` steps
     steps: Array  # (R,) int32, counted from the end of the burn-in
     resolved: Array  # (k,) bool, False where a value is only round-off
+    frame: Array  # (N, k) orthonormal, after the last step
 
 
 def lyapunov_spectrum(
@@ -56,6 +57,8 @@ def lyapunov_spectrum(
     burn_in: int = 0,
     qr_every: int = 1,
     tol: float | None = None,
+    frame: Float[Array, "N k"] | None = None,
+    mask: Bool[Array, " T"] | None = None,
 ) -> Lyapunov:
     r"""Return the k leading Lyapunov exponents of a trajectory.
 
@@ -78,24 +81,35 @@ def lyapunov_spectrum(
         back within a group of steps is not seen; where that may be, give 0, which
         leaves out none. Default: 3e-7 in float64, 1e-3 in float32 (eps to the power
         0.42).
+      frame: (N, k), independent columns to start from; they are made orthonormal. With
+        that of an earlier result, and the carry in which its trajectory ended, a run
+        goes on. Default: random, always the same, so that the first steps after a
+        `burn_in` of 0 measure how it turns to the growing directions.
+      mask: (T,), False for steps of padding, at the end or anywhere: they neither move
+        the state and the frame nor count, here and in `burn_in`. Padding without a mask
+        counts, and a sequence padded to twice its length reads half its exponents where
+        the padded steps change nothing.
 
     Returns:
       `Lyapunov`: exponents (k,), nats per step, descending; standard_error (k,), nats
       per step, from the scatter of at most 32 batches (NaN for a single one, and for an
       exponent of -inf); history
       (R, k), the running estimates in the order of the exponents, after steps (R,);
-      resolved (k,), False for an exponent that is round-off. The last
-      T - burn_in steps count, in records of equal length (1 to 32 steps, or `qr_every`
-      if that is more); those too few to fill a record join the burn-in. A direction
-      that a step annihilates reads -inf. A Jacobian with a NaN or an
-      infinity makes exponents, errors and the history from there on NaN; ``resolved``
-      speaks of round-off only.
+      resolved (k,), False for an exponent that is round-off; frame (N, k), orthonormal,
+      after the last step, its first columns spanning what grows most. All
+      T - burn_in steps after the burn-in count, in records of equal length (1 to 32
+      steps, or `qr_every` if that is more), of which the last may be shorter; with a
+      mask, records past the last step repeat the final estimate. A direction
+      that a step annihilates reads -inf. A Jacobian with a NaN or an infinity makes
+      exponents, errors and the history from there on NaN, and so does a mask that
+      leaves no step; ``resolved`` speaks of round-off only.
 
     Raises:
       ValueError: as `vgjax.rollout` does; `k` outside 1..N; `burn_in` outside 0..
-        T - `qr_every`; `qr_every` outside 1..T; `tol` below 0.
-      TypeError: as `vgjax.rollout` does; `k`, `burn_in` or `qr_every` is no whole
-        number.
+        T - `qr_every`; `qr_every` outside 1..T; `tol` below 0; `frame` is not of shape
+        (N, k), or `mask` not of shape (T,).
+      TypeError: as `vgjax.rollout` does; `k`, `burn_in` or `qr_every` is no integer;
+        `frame` has not the dtype of the products, or `mask` is not of bools.
 
     Warns:
       RuntimeWarning: some exponents are not resolved (under `jit` only the flag says
@@ -127,14 +141,21 @@ def lyapunov_spectrum(
     """
     measured = system(step, carry, inputs, length)
     N, T = measured.N, measured.T
-    k = N if k is None else _checks.whole(k, "k", 1, N)
+    if k is not None:
+        k = _checks.whole(k, "k", 1, N)
+    if frame is not None:
+        frame = _checked_frame(frame, measured, k)
+        k = frame.shape[1]
+    if mask is not None:
+        mask = _checked_mask(mask, T)
+    k = N if k is None else k
     qr_every = _checks.whole(qr_every, "qr_every", 1, T)
     burn_in = _checks.whole(burn_in, "burn_in", 0, T - qr_every)
     if tol is not None:
         wanted = "a number of at least 0"
         tol = _checks.number(tol, "tol", wanted, lambda x: x >= 0)
     found = _lyapunov_spectrum(
-        measured, k=k, burn_in=burn_in, qr_every=qr_every, tol=tol
+        measured, frame, mask, k=k, burn_in=burn_in, qr_every=qr_every, tol=tol
     )
     _warn_of_roundoff(found, qr_every)
     return found
@@ -204,6 +225,22 @@ def entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
     return jnp.sum(jnp.maximum(_checked(exponents), 0))
 
 
+def _checked_frame(frame: Any, measured: System, k: int | None) -> Array:
+    frame = _checks.array(frame, "frame")
+    sizes = {"N": measured.N} | ({} if k is None else {"k": k})
+    _checks.shape(frame, "frame", "N k", **sizes)
+    _checks.whole(frame.shape[1], "frame.shape[1]", 1, measured.N)
+    _checks.same_dtype(frame, "frame", measured.product_dtype)
+    return frame
+
+
+def _checked_mask(mask: Any, T: int) -> Array:
+    mask = _checks.array(mask, "mask")
+    _checks.shape(mask, "mask", "T", T=T)
+    _checks.same_dtype(mask, "mask", np.dtype(bool))
+    return mask
+
+
 def _checked(exponents) -> Array:
     exponents = _checks.array(exponents, "exponents")
     _checks.shape(exponents, "exponents", "k")
@@ -232,10 +269,13 @@ def _digits(dtype: jnp.dtype) -> float:
 
 
 @partial(jax.jit, static_argnames=("k", "burn_in", "qr_every"))
-def _lyapunov_spectrum(system: System, *, k, burn_in, qr_every, tol):
+def _lyapunov_spectrum(system: System, frame, mask, *, k, burn_in, qr_every, tol):
     N, T, dtype = system.N, system.T, system.product_dtype
+    # Lay the steps out in records, those of the burn-in first.
     c = _record_length(T - burn_in, qr_every)
-    R = (T - burn_in) // c
+    R = -(-(T - burn_in) // c)
+    times, active = _records(T, burn_in, c, mask)
+    is_full = mask is None and times.size == T
 
     def push_at(at, basis, t):
         return system.push(at, input_at(system.inputs, t), basis)
@@ -247,8 +287,8 @@ def _lyapunov_spectrum(system: System, *, k, burn_in, qr_every, tol):
     tol = float(jnp.finfo(dtype).eps) ** _DEFAULT_TOL if tol is None else tol
     chain = Chain(push_at, read, nothing)
 
-    def record(block, t):
-        active = t >= 0 if times.size > T else None
+    def record(block, times_and_active):
+        t, active = times_and_active
         if qr_every == 1:
             block, (logs, noise) = grow(chain, block, t, active, c * tol)
             return block, (jnp.sum(logs, axis=0), jnp.any(noise, axis=0))
@@ -260,11 +300,14 @@ def _lyapunov_spectrum(system: System, *, k, burn_in, qr_every, tol):
         growth = jnp.sum(logs, axis=0) + e.astype(dtype) * math.log(2)
         return end._replace(carry=at), (growth, jnp.any(noise, axis=0))
 
-    times = chunked_times(T, c)
-    block = first_block(system.start, random_basis(N, k, dtype))
-    block = varying_like(block, system)
-    _, (growth, noise) = jax.lax.scan(record, block, times)
-    return _summary(growth[-R:], jnp.any(noise[-R:], axis=0), c, qr_every)
+    # Run along, and sum up what came after the burn-in.
+    basis = random_basis(N, k, dtype) if frame is None else jnp.linalg.qr(frame)[0]
+    block = first_block(system.start, basis, system, active)
+    xs = (times, None if is_full else active)
+    end, (growth, noise) = jax.lax.scan(record, block, xs)
+    counts = jnp.sum(active[-R:], axis=1, dtype=jnp.int32)
+    is_noise = jnp.any(noise[-R:], axis=0)
+    return _summary(growth[-R:], is_noise, counts, qr_every, end.basis)
 
 
 def _kept_near_one(push):
@@ -279,29 +322,61 @@ def _kept_near_one(push):
     return push_near_one
 
 
+def _records(T: int, burn_in: int, c: int, mask: Array | None) -> tuple[Array, Array]:
+    """Return times in records of c steps, (records, c), and whether they are taken.
+
+    Records of the burn-in end with it, and are filled up at the beginning; those after
+    are filled up at the end, where also the steps go that are masked.
+    """
+    steps, n = jnp.arange(T, dtype=jnp.int32), T
+    if mask is not None:
+        steps = jnp.argsort(~mask, stable=True).astype(jnp.int32)
+        n = jnp.sum(mask, dtype=jnp.int32)
+    before, after = -(-burn_in // c) * c, -(-(T - burn_in) // c) * c
+    places = jnp.arange(before + after, dtype=jnp.int32) - (before - burn_in)
+    places = places.reshape(-1, c)
+    return steps[jnp.clip(places, 0, T - 1)], (places >= 0) & (places < n)
+
+
 def _record_length(T: int, qr_every: int) -> int:
     wished = min(max(T // _FEWEST_RECORDS, 1), _LONGEST_RECORD)
     return qr_every * max(wished // qr_every, 1)
 
 
-def _summary(growth: Array, noise: Array, c: int, qr_every: int) -> Lyapunov:
-    R, dtype = len(growth), growth.dtype
-    steps = c * jnp.arange(1, R + 1, dtype=jnp.int32)
+def _summary(
+    growth: Array, noise: Array, counts: Array, qr_every: int, frame: Array
+) -> Lyapunov:
+    dtype = growth.dtype
+    steps = jnp.cumsum(counts, dtype=jnp.int32)
+    growth = jnp.where(counts[:, None] > 0, growth, 0)
     history = jnp.cumsum(growth, axis=0) / steps[:, None].astype(dtype)
     order = descending(history[-1])
     exponents = history[-1][order]
     reach = _digits(dtype) / qr_every
     above = (qr_every == 1) | ~(exponents < exponents[0] - reach)
-    error = _error_by_batch_means(growth[:, order], c)
-    return Lyapunov(exponents, error, history[:, order], steps, above & ~noise[order])
+    return Lyapunov(
+        exponents,
+        standard_error=_error_by_batch_means(growth[:, order], counts),
+        history=history[:, order],
+        steps=steps,
+        resolved=above & ~noise[order],
+        frame=frame,
+    )
 
 
-def _error_by_batch_means(growth: Array, c: int) -> Array:
-    """(k,) standard error of the mean growth per step, from batches of equal length."""
+def _error_by_batch_means(growth: Array, counts: Array) -> Array:
+    """(k,) standard error of the mean growth per step, from batches of records.
+
+    That of a ratio of two sums, as the last batch may be shorter.
+    """
     R, k = growth.shape
     batch = -(-R // _BATCHES)
-    n = R // batch
-    if n < 2:
-        return jnp.full(k, jnp.nan, growth.dtype)
-    means = growth[-n * batch :].reshape(n, batch, k).mean(1) / c
-    return jnp.std(means, axis=0, ddof=1) / n**0.5
+    fill = -R % batch
+    sums = jnp.pad(growth, ((0, fill), (0, 0))).reshape(-1, batch, k).sum(1)
+    steps = jnp.pad(counts, (0, fill)).reshape(-1, batch).sum(1)
+    n = jnp.sum(steps > 0).astype(growth.dtype)
+    steps = steps.astype(growth.dtype)
+    mean = sums.sum(0) / steps.sum()
+    off = jnp.sum((sums - steps[:, None] * mean[None, :]) ** 2, axis=0)
+    error = jnp.sqrt(off * n / (n - 1)) / steps.sum()
+    return jnp.where(n > 1, error, jnp.nan)

@@ -129,7 +129,8 @@ def leading_spectrum(
       each step, and factorisations of N (k + 8)^2; of a full space one of p^2 N (k +
       8)^2 every p sweeps, p up to 16. With s for `checkpoint_every`, memory is
       O((N + D) k + T N / s + s N), beside the inputs, of which 32 N (k + 8) numbers are
-      the space. Has no reverse-mode derivative: how often it sweeps depends on values.
+      the space. Differentiate in forward mode (`jax.jacfwd`): how often it sweeps
+      depends on values, so there is no reverse mode.
 
     Source:
       Subspace iteration with Rayleigh-Ritz values: Halko, Martinsson & Tropp, SIAM Rev.
@@ -204,6 +205,7 @@ def _leading_spectrum(system: System, tol, *, k, lag, c, max_sweeps):
     basis = varying_like(random_basis(N, block, dtype), system)
     roundoff = lag * roundoff_per_step(dtype)
     found = _search(sweeps(system, c), basis, k, tol, max_sweeps, roundoff)
+    found = _forward_only(found)
     return LeadingSpectrum(
         found.log_singular_values[:k],
         found.left[:, :k],
@@ -250,7 +252,7 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
             found=search.found._replace(sweeps=search.found.sweeps + 1),
             space=_krylov.swept(search.space, search.at, svd),
         )
-        return _with_next_block(search, svd.right, most)
+        return varying_like(_with_next_block(search, svd.right, most), basis)
 
     unknown = jnp.full(b, jnp.inf, basis.dtype)
     never = jnp.zeros(b, bool)
@@ -261,6 +263,7 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
     first_size = jnp.int32(min(most, _krylov.FEWEST))
     at, collects = jnp.int32(0), jnp.zeros((), bool)
     search = _Search(start, unknown, never, space, at, first_size, collects)
+    search = varying_like(search, basis)
     return jax.lax.while_loop(is_moving, advance, search).found
 
 
@@ -342,6 +345,32 @@ def _with_next_block(search: _Search, right: Array, most: int) -> _Search:
         space,
     )
     return search._replace(space=space, at=jnp.where(is_growing, at + 1, 0))
+
+
+@jax.custom_jvp
+def _forward_only(found: LeadingSpectrum) -> LeadingSpectrum:
+    """The same, with one sentence where it is differentiated in reverse mode."""
+    return found
+
+
+@_forward_only.defjvp
+def _forward_only_jvp(primals, tangents):
+    (found,), (moved,) = primals, tangents
+    moved = jax.custom_derivatives.linear_call(_unmoved, _refuse_reverse, (), moved)
+    return found, moved
+
+
+def _unmoved(_, tangents):
+    return tangents
+
+
+def _refuse_reverse(*_):
+    msg = (
+        "Function `leading_spectrum` must be differentiated in forward mode, as by "
+        "jax.jvp or jax.jacfwd, for how often it sweeps depends on values; "
+        "vgjax.jacobian_spectrum has a reverse-mode derivative."
+    )
+    raise TypeError(msg)
 
 
 def _where(flag: Array, a, b):
