@@ -191,6 +191,44 @@ def descending(values: Array) -> Array:
     return jnp.argsort(values, descending=True, stable=True)
 
 
+@jax.custom_jvp
+def qr(matrix: Array) -> tuple[Array, Array]:
+    """Reduced QR, whose derivative stays finite where R has a zero on its diagonal.
+
+    There it is that of the columns before; JAX's own rule divides by the zero, and
+    makes NaN of a cotangent that is zero, too.
+    """
+    return tuple(jnp.linalg.qr(matrix))
+
+
+@qr.defjvp
+def _qr_rule(primals, tangents):
+    (matrix,), (change,) = primals, tangents
+    Q, R = qr(matrix)
+    empty = jnp.diagonal(R) == 0
+    regular = R + jnp.diag(empty.astype(R.dtype))
+    change = jax.lax.linalg.triangular_solve(regular, change)  # change R^-1
+    along = matmul(Q.T, change)
+    turn = jnp.tril(along, -1)
+    turn = turn - turn.T
+    # `along` undoes `regular`; only the turn of Q sees the zero.
+    dR = matmul(along, regular) - matmul(turn, R)
+    return (Q, R), (matmul(Q, turn - along) + change, dR)
+
+
+@jax.custom_jvp
+def without_derivative_if(flag: Array, x: Array) -> Array:
+    """`x`, with a derivative of NaN where the flag is set: unknown, and not zero."""
+    del flag
+    return x
+
+
+@without_derivative_if.defjvp
+def _without_derivative_if_rule(primals, tangents):
+    (flag, x), (_, change) = primals, tangents
+    return x, change * jnp.where(flag, jnp.nan, jnp.ones((), x.dtype))
+
+
 def row_sorted_qr(matrix: Array) -> tuple[Array, Array, Array]:
     """Q, R and the sizes of the rows, taken from largest to smallest.
 
@@ -199,7 +237,7 @@ def row_sorted_qr(matrix: Array) -> tuple[Array, Array, Array]:
     """
     size = jnp.max(jnp.abs(matrix), axis=1)
     rows = descending(size)
-    Q, R = jnp.linalg.qr(matrix[rows])
+    Q, R = qr(matrix[rows])
     return jnp.zeros_like(Q).at[rows].set(Q), R, size[rows]
 
 

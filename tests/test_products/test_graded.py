@@ -150,6 +150,29 @@ def test_ten_thousand_pushes_neither_overflow_nor_forget(dtype, tolerance):
     np.testing.assert_allclose(values, answer, rtol=tolerance(1e-13, 1e-6))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_exponents_end_in_nan_at_the_limit_and_are_right_before_it(sign, dtype):
+    limit, step = 2**29, 100
+    factor = jnp.asarray(np.diag([2.0 ** (sign * step), 1.0]), dtype)
+    start = identity(2, dtype)
+    near = start._replace(exponents=jnp.asarray([sign * (limit - 150), 0], jnp.int32))
+    inside = push(near, factor)
+    expected = np.sort([sign * (limit - 50) * np.log(2), 0])[::-1]
+    np.testing.assert_allclose(values_of(inside), expected, rtol=1e-6)
+    beyond = push(inside, factor)
+    assert np.isnan(values_of(beyond)).all()
+    assert np.isnan(values_of(push(beyond, factor))).all()
+
+
+def test_what_is_annihilated_stays_so_far_out_in_the_range(dtype):
+    start = identity(2, dtype)
+    far = start._replace(exponents=jnp.asarray([2**28, -(2**28)], jnp.int32))
+    dead = push(push(far, jnp.diag(jnp.asarray([1.0, 0], dtype))), start.left)
+    found = values_of(dead)
+    np.testing.assert_allclose(found[0], 2**28 * np.log(2), rtol=1e-6)
+    assert found[1] == -np.inf
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_matrix_with_nan_or_infinity_makes_every_later_value_nan(bad, dtype):
     chain = systems.gaussian_chain(5, 6, 10)

@@ -1,5 +1,7 @@
 """Exact singular values of products, against closed forms and high precision."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 import systems
 
 from vgjax import products
+from vgjax.products import spectrum as tracked
 
 LEVELS = [
     -254.1101497294563,
@@ -316,6 +319,140 @@ def test_derivative_of_a_singular_value_is_that_of_the_product(dtype, tolerance)
         rtol=tolerance(1e-8, 1e-2),
         atol=tolerance(1e-8, 1e-2),
     )
+
+
+@pytest.mark.parametrize("row_of_zeros", [0, 2])
+def test_gradient_beside_minus_infinity_is_that_of_the_product(
+    row_of_zeros, dtype, tolerance
+):
+    chain = systems.gaussian_chain(2, 3, 4)
+    chain[3, row_of_zeros] = 0
+
+    def largest(chain):
+        return products.product_spectrum(chain).log_singular_values[-1, 0]
+
+    def differences(chain, h=1e-6):
+        slope = np.zeros_like(chain)
+        for at in np.ndindex(chain.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = chain.copy()
+                moved[at] += sign * h
+                ends.append(np.log(np.linalg.norm(np.linalg.multi_dot(moved[::-1]), 2)))
+            slope[at] = (ends[0] - ends[1]) / (2 * h)
+        return slope
+
+    found = jax.grad(largest)(jnp.asarray(chain, dtype))
+    np.testing.assert_allclose(found, differences(chain), atol=tolerance(1e-8, 1e-4))
+
+
+def test_gradient_of_one_singular_factor_is_known_on_paper(dtype):
+    def measure(W, read):
+        return read(products.product_spectrum(W[None]))
+
+    W, grad = jnp.asarray([[2.0, 0], [1, 0]], dtype), jax.grad(measure)
+    found = grad(W, lambda s: s.log_singular_values[0, 0])
+    np.testing.assert_allclose(found, [[0.4, 0], [0.2, 0]], atol=1e-6)
+    np.testing.assert_array_equal(grad(W, lambda s: s.log_singular_values[0, 1]), 0)
+    np.testing.assert_array_equal(grad(W, lambda s: s.log_abs_det[0]), 0)
+
+
+def test_gradient_is_nan_and_not_wrong_once_factors_follow_an_annihilation(dtype):
+    chain = systems.gaussian_chain(2, 3, 4)
+    chain[1, 1] = 0
+
+    def largest(chain):
+        return products.product_spectrum(chain).log_singular_values[-1, 0]
+
+    grad = jax.grad(largest)
+    assert np.isnan(grad(jnp.asarray(chain, dtype))[:2]).all()
+    assert np.isfinite(grad(jnp.asarray(chain[:2], dtype))).all()
+
+
+CHAINS = {
+    "gaussian": lambda: systems.gaussian_chain(1, 24, 60) / 5,
+    "tanh": lambda: systems.tanh_chain(1, 16, 1.2, 60),
+    "forgetting": lambda: (
+        np.eye(16) * 0.5
+        + 0.05 * systems.gaussian_chain(2, 16, 60) * np.linspace(0.2, 1, 16)[:, None]
+    ),
+    "several windows": lambda: systems.telescoping(
+        5,
+        -0.05 * np.arange(40)[None] + np.zeros((60, 1)),
+    )[0],
+}
+
+
+@pytest.mark.parametrize("every", [1, 3, 20])
+@pytest.mark.parametrize("name", CHAINS)
+def test_what_needs_no_care_reads_the_same_to_the_last_bit(name, every, dtype):
+    chain = jnp.asarray(CHAINS[name](), dtype)
+    options = {"every": every, "dtype": chain.dtype}
+    whole, _ = tracked._spectrum_of_stack(chain, careful=True, **options)
+    plain, needs_care = tracked._spectrum_of_stack(chain, careful=False, **options)
+    assert not needs_care
+    for found, expected in zip(plain, whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def needy(kind):
+    chain = systems.gaussian_chain(1, 4, 8)
+    chain[3] = {
+        "zero": 0,
+        "row": chain[3] * np.array([1, 0, 1, 1])[:, None],
+        "column": chain[3] * np.array([1, 0, 1, 1]),
+        "rows": chain[3] * 1e-4 ** np.arange(4)[:, None],
+        "columns": chain[3] * 1e-4 ** np.arange(4),
+        "rank": np.outer(chain[3, 0], chain[3, 1]),
+        "nan": chain[3] * np.nan,
+        "one nan": chain[3] * np.where(np.arange(4) == 2, np.nan, 1),
+        "inf": chain[3] * np.inf,
+    }[kind]
+    return chain
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["zero", "row", "column", "rows", "columns", "rank", "nan", "one nan", "inf"],
+)
+def test_what_needs_care_is_told_and_gets_it(kind, dtype):
+    chain = jnp.asarray(needy(kind), dtype)
+    _, needs_care = tracked._spectrum_of_stack(
+        chain, every=1, dtype=chain.dtype, careful=False
+    )
+    assert needs_care
+    whole, _ = tracked._spectrum_of_stack(
+        chain, every=1, dtype=chain.dtype, careful=True
+    )
+    found = products.product_spectrum(chain)
+    jax.tree.map(np.testing.assert_array_equal, found, whole)
+
+
+def test_care_is_tried_for_once_and_then_remembered_for_these_sizes():
+    calls = []
+
+    def program(*, careful, needs_care=True):
+        calls.append(careful)
+        return ("answer", careful), needs_care
+
+    for _ in range(3):
+        answer = tracked.in_two_stages(program, jnp.ones(3), "needy")
+        assert answer == ("answer", True)
+    assert calls == [False, True, True, True]
+    calls.clear()
+    tracked.in_two_stages(program, jnp.ones(4), "needy")
+    assert calls == [False, True]
+    calls.clear()
+    easy = functools.partial(program, needs_care=False)
+    for _ in range(2):
+        answer = tracked.in_two_stages(easy, jnp.ones(3), "easy")
+        assert answer == ("answer", False)
+    assert calls == [False, False]
+    calls.clear()
+    jax.eval_shape(
+        lambda x: tracked.in_two_stages(easy, x, "traced") and x, jnp.ones(3)
+    )
+    assert calls == [True]
 
 
 def test_new_matrices_of_the_same_shape_are_not_traced_again(dtype):

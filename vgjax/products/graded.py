@@ -23,9 +23,11 @@ from vgjax._linalg import (
     matmul,
     pivoted_qr,
     power_of_two,
+    qr,
     roundoff,
     scaled,
     varying_like,
+    without_derivative_if,
 )
 
 # Pushes between two balancings, which keep `right` near a diagonal. Without them the
@@ -126,7 +128,11 @@ def push_unbalanced(product: GradedProduct, matrix: Array) -> GradedProduct:
     finite = jnp.all(jnp.isfinite(matrix))
     matrix = jnp.where(finite, matrix, jnp.eye(*matrix.shape, dtype=matrix.dtype))
     matrix, overall = _brought_near(matrix)
-    Q, exponents, M, columns = _factored(matrix, product.left, product.exponents)
+    # The derivative along a direction that was annihilated has no scale to be held at,
+    # and this matrix may mix it with others.
+    annihilated = jnp.any(product.exponents <= -_LARGEST)
+    left = without_derivative_if(annihilated, product.left)
+    Q, exponents, M, columns = _factored(matrix, left, product.exponents)
     right = matmul(M, product.right[columns])
     size = jnp.max(jnp.abs(right), axis=1)
     exponents = jnp.where(size == 0, _ANNIHILATED, exponents + exponent(size) + overall)
@@ -159,7 +165,7 @@ def push_plainly(
     exponents = exponents + size + overall
     # One reduction over all reasons: a reduction is a kernel or two to compile.
     reasons = _disorder(image) | _delicacy(matrix, product.left, image, R, M_row)
-    reasons = reasons | _is_out_of_range(exponents) | ~finite
+    reasons = reasons | (image.row_size == 0) | _is_out_of_range(exponents) | ~finite
     product = GradedProduct(Q, exponents, right, product.rotation, product.age + 1)
     return product, jnp.any(reasons)
 
@@ -218,7 +224,7 @@ def absorb(
 
 def _balanced(product: GradedProduct) -> GradedProduct:
     product = by_size(product)
-    Q, R = jnp.linalg.qr(product.right.T)
+    Q, R = qr(product.right.T)
     rotation = None if product.rotation is None else matmul(product.rotation, Q)
     alive = is_alive(product)
     return absorb(product, lower_factor(product, R, alive), rotation, alive)
@@ -306,7 +312,7 @@ def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
 
     some = any_in_batch(careful)
     even, rows, columns, row_size = jax.lax.cond(some, in_order, as_it_is, image.even)
-    Q, R = jnp.linalg.qr(even)
+    Q, R = qr(even)
     Q = jax.lax.cond(some, lambda Q: jnp.zeros_like(Q).at[rows].set(Q), lambda Q: Q, Q)
     quick = _Factors(Q, *_scaled_triangle(R, image.scale[columns]), columns)
     alive = (exponents > -_LARGEST)[columns]
@@ -336,7 +342,9 @@ def _factored_with_care(matrix: Array, basis: Array, exponents: Array) -> _Facto
         basis, exponents = basis_and_exponents
         basis = basis[columns]
         image, noise = matmul(R, basis), smallest * matmul(jnp.abs(R), jnp.abs(basis))
-        image = jnp.where(jnp.all(jnp.abs(image) <= noise, axis=0)[None, :], 0, image)
+        # Set to zero, with its derivative.
+        gone = jnp.all(jnp.abs(image) <= noise, axis=0)[None, :]
+        image = image - jnp.where(gone, jax.lax.stop_gradient(image), 0)
         size = jnp.max(jnp.abs(image), axis=0)
         shrink = jnp.where(size == 0, 0, -exponent(size))[None, :]
         even, scale = _columns_near_one(image, exponents)
@@ -379,8 +387,9 @@ def _is_out_of_range(exponents: Array) -> Array:
 
 def _columns_near_one(matrix: Array, exponents: Array) -> tuple[Array, Array]:
     size = jnp.max(jnp.abs(matrix), axis=0)
-    even = scaled(matrix, -exponent(size)[None, :])
-    return even, jnp.where(size == 0, _ANNIHILATED, exponents + exponent(size))
+    # A column of zeros has a derivative: it keeps its scale.
+    e = jnp.where(size == 0, 0, exponent(size))
+    return scaled(matrix, -e[None, :]), exponents + e
 
 
 def _highest(dtype: jnp.dtype) -> int:

@@ -14,6 +14,7 @@ from vgjax._linalg import (
     is_before,
     matmul,
     power_of_two,
+    qr,
     scaled,
     varying_like,
 )
@@ -115,7 +116,7 @@ def log_svd(product: GradedProduct) -> LogSVD:
     # for all but near neighbours, which is what vectors ask for.
     product = jax.lax.fori_loop(0, 3, lambda _, p: _swept(p), product)
     product = by_size(product)
-    Q, R = jnp.linalg.qr(product.right.T)
+    Q, R = qr(product.right.T)
     alive = is_alive(product)
     L = lower_factor(product, R, alive)
     frame = _couplings(product, L, alive)
@@ -138,7 +139,7 @@ def _rotation(product: GradedProduct) -> Array:
 def couplings(product: GradedProduct, *, all_alive: bool = False) -> Couplings:
     """Reduce a product sorted by size to what its singular values depend on."""
     alive = None if all_alive else is_alive(product)
-    R = jnp.linalg.qr(product.right.T, mode="r")
+    _, R = qr(product.right.T)
     return _couplings(product, lower_factor(product, R, alive), alive)
 
 
@@ -202,8 +203,12 @@ def _swept(product: GradedProduct) -> GradedProduct:
 
 def _log(x: Array, e: Array) -> Array:
     """``log(x 2^e)``, rounded once: the powers of two are added as integers."""
+    # Masked before and after: 0 / 0 is in the derivative of an unused log of zero.
+    zero = x == 0
+    x = jnp.where(zero, 1, x)
     own = exponent(x)
-    return jnp.log(scaled(x, -own)) + _LOG2 * (e + own).astype(x.dtype)
+    found = jnp.log(scaled(x, -own)) + _LOG2 * (e + own).astype(x.dtype)
+    return jnp.where(zero, -jnp.inf, found)
 
 
 def _by_windows(read, frame: Couplings, start):

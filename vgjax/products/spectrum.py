@@ -10,7 +10,7 @@ from jax import Array
 from jax.core import Tracer
 
 from vgjax import _checks
-from vgjax._linalg import add_compensated, log_abs_det, varying_like
+from vgjax._linalg import add_compensated, exponent, log_abs_det, scaled, varying_like
 from vgjax.products.graded import (
     PUSHES_PER_BALANCE,
     absorb,
@@ -79,6 +79,13 @@ def product_spectrum(
       falls 36 nats (float32: 16) below others and overtakes them later. It then reads
       too large and the smallest too small, by as much, so that ``log_abs_det`` does not
       tell.
+
+      Beyond +-3.7e8 nats every value is NaN. Gradients are right beside a value that
+      reads -inf as long as the last of the `matrices` annihilates it, and NaN where
+      others follow; that of -inf itself is zero.
+
+      Outside of a trace, the first call waits for its result: a plain program runs
+      first, and one with more care after it where that asks for it.
 
       Costs about two QR factorisations a step, and one SVD a record: O(T N^3). Beside
       the matrices, and a copy of them for `reverse`, memory is O(N^2).
@@ -150,7 +157,7 @@ def tracked_spectrum(
         else:
             product, delicate = push_plainly(product, matrix, diagonal=every == 1)
             needs_care = needs_care | delicate
-        log_det = add_compensated(high, low, log_abs_det(matrix))
+        log_det = add_compensated(high, low, _log_det(matrix))
         return (carry, product, log_det, needs_care), None
 
     def record(state, xs):
@@ -172,6 +179,23 @@ def tracked_spectrum(
     steps = every * jnp.arange(1, R + 1, dtype=jnp.int32)
     spectrum = Spectrum(steps, values.reshape(R, N), log_det.reshape(R))
     return spectrum, state[-1]
+
+
+@jax.custom_jvp
+def _log_det(matrix):
+    return log_abs_det(matrix)
+
+
+@_log_det.defjvp
+def _log_det_rule(primals, tangents):
+    """Zero where it reads -inf, so that it makes no NaN of gradients beside it."""
+    (matrix,), (change,) = primals, tangents
+    found = log_abs_det(matrix)
+    e = -exponent(jnp.max(jnp.abs(matrix)))
+    eye = jnp.eye(len(matrix), dtype=matrix.dtype)
+    regular = jnp.where(found == -jnp.inf, eye, scaled(matrix, e))
+    change = jnp.where(found == -jnp.inf, 0, scaled(change, e))
+    return found, jnp.trace(jnp.linalg.solve(regular, change))
 
 
 def _read(product, log_det):
