@@ -263,9 +263,7 @@ def relu_net(N):
 @pytest.mark.parametrize(
     "N",
     [
-        pytest.param(
-            3, marks=pytest.mark.xfail(reason="products: no slope beside -inf yet")
-        ),
+        3,
         16,
     ],
 )
