@@ -260,14 +260,8 @@ def relu_net(N):
 
 
 @pytest.mark.float64
-@pytest.mark.parametrize(
-    "N",
-    [
-        3,
-        16,
-    ],
-)
-def test_forward_derivatives_are_finite_beside_a_unit_that_is_off(N):
+def test_forward_derivatives_are_finite_beside_a_unit_that_is_off():
+    N = 16  # more than k + 8: blocks are swept
     W, largest, by_svd = relu_net(N)
     direction = jnp.asarray(np.random.default_rng(5).standard_normal((N, N)))
     _, slope = jax.jvp(largest, (W,), (direction,))
