@@ -16,6 +16,8 @@ def call(name, *arguments, threads=None, capture=False):
     """Run one part in a fresh process; its output, if captured."""
     environment = dict(os.environ)
     environment.pop("OPENBLAS_NUM_THREADS", None)
+    # First calls are measured, and a cache would answer instead of the compiler.
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     if threads:
         environment["OPENBLAS_NUM_THREADS"] = threads
     part = json.dumps([name, *arguments])
