@@ -218,7 +218,7 @@ def in_two_stages(
 ) -> Spectrum:
     """Run ``program(careful=...) -> (spectrum, needs care)``, first without care.
 
-    The program with care takes three times as long to compile, and most spectra need
+    The program with care takes twice as long to compile, and most spectra need
     none; then it is never made, and the answer is the same to the last bit. Where one
     of a `key` did, later ones go straight to it. Under a trace there is no looking at
     the flag: then, as told by `arguments`, only the program with care is run.
