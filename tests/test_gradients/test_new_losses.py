@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import compilations
 from gradient_cases import case
 
 from vgjax import cells, gradients
 
-COMPILED = "/jax/core/compile/backend_compile_duration"
 MEASURES = [
     gradients.cotangents,
     gradients.lag_contributions,
@@ -24,15 +24,8 @@ MEASURES = [
 @pytest.fixture
 def compiled():
     """A list that grows by one with each program that is compiled."""
-    events = []
-
-    def listen(name, _, **_more):
-        if name == COMPILED:
-            events.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield events
-    jax.monitoring.unregister_event_duration_listener(listen)
+    with compilations() as found:
+        yield found
 
 
 class Readout:
