@@ -198,7 +198,8 @@ def qr(matrix: Array) -> tuple[Array, Array]:
     There it is that of the columns before; JAX's own rule divides by the zero, and
     makes NaN of a cotangent that is zero, too.
     """
-    return tuple(jnp.linalg.qr(matrix))
+    Q, R = jnp.linalg.qr(matrix)
+    return Q, R
 
 
 @qr.defjvp

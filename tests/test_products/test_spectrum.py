@@ -357,12 +357,15 @@ def test_gradient_of_one_singular_factor_is_known_on_paper(dtype):
     np.testing.assert_array_equal(grad(W, lambda s: s.log_abs_det[0]), 0)
 
 
-def test_gradient_is_nan_and_not_wrong_once_factors_follow_an_annihilation(dtype):
+def test_gradient_of_pushes_is_nan_and_not_wrong_after_an_annihilation(dtype):
     chain = systems.gaussian_chain(2, 3, 4)
     chain[1, 1] = 0
 
     def largest(chain):
-        return products.product_spectrum(chain).log_singular_values[-1, 0]
+        product = products.identity(3, dtype)
+        for matrix in chain:
+            product = products.push(product, matrix)
+        return products.log_singular_values(product)[0]
 
     grad = jax.grad(largest)
     assert np.isnan(grad(jnp.asarray(chain, dtype))[:2]).all()
@@ -375,6 +378,10 @@ CHAINS = {
     "forgetting": lambda: (
         np.eye(16) * 0.5
         + 0.05 * systems.gaussian_chain(2, 16, 60) * np.linspace(0.2, 1, 16)[:, None]
+    ),
+    "uneven rows": lambda: (
+        systems.gaussian_chain(3, 8, 60)
+        * 10.0 ** np.random.default_rng(4).uniform(-3, 0, (60, 8, 1))
     ),
     "several windows": lambda: systems.telescoping(
         5,
@@ -401,7 +408,6 @@ def needy(kind):
         "zero": 0,
         "row": chain[3] * np.array([1, 0, 1, 1])[:, None],
         "column": chain[3] * np.array([1, 0, 1, 1]),
-        "rows": chain[3] * 1e-4 ** np.arange(4)[:, None],
         "columns": chain[3] * 1e-4 ** np.arange(4),
         "rank": np.outer(chain[3, 0], chain[3, 1]),
         "nan": chain[3] * np.nan,
@@ -413,7 +419,7 @@ def needy(kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["zero", "row", "column", "rows", "columns", "rank", "nan", "one nan", "inf"],
+    ["zero", "row", "column", "columns", "rank", "nan", "one nan", "inf"],
 )
 def test_what_needs_care_is_told_and_gets_it(kind, dtype):
     chain = jnp.asarray(needy(kind), dtype)

@@ -11,10 +11,12 @@ allows: a pivot e^d below the largest has a relative error of about eps e^d.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr, varying_like
@@ -61,13 +63,18 @@ def first_block(carry: Any, basis: Array, *references: Any) -> Block:
     return varying_like(block, block, *references)
 
 
-def random_basis(N: int, k: int, dtype: jnp.dtype) -> Array:
+@lru_cache(maxsize=8)
+def random_basis(N: int, k: int, dtype: jnp.dtype) -> np.ndarray:
     """(N, k) orthonormal, always the same.
 
     Columns of the identity would stay in what a triangular Jacobian leaves invariant,
-    and miss what grows outside of it.
+    and miss what grows outside of it. By NumPy: JAX's generator would be a quarter of
+    the program that is compiled.
     """
-    return jnp.linalg.qr(jax.random.normal(jax.random.key(0), (N, k), dtype))[0]
+    normal = np.random.Generator(np.random.PCG64(0)).standard_normal((N, k))
+    basis = np.linalg.qr(normal)[0].astype(dtype)
+    basis.flags.writeable = False  # it is kept
+    return basis
 
 
 def chunked_times(T: int, c: int) -> Array:
@@ -100,27 +107,32 @@ def grow(chain: Chain, block: Block, xs: Any, active: Array | None, allowed: flo
     Returns:
       The block after the last step, and what was kept, leaves (c, ...).
     """
-
-    def untaken(block):
-        kept = jax.tree.map(
-            lambda a: jnp.broadcast_to(a, (_length(xs), *a.shape)), chain.nothing
-        )
-        zero = jnp.zeros((), block.basis.dtype)
-        return varying_like(Taken(block, kept, zero, zero, zero), block, xs)
-
-    bold = jax.lax.cond(
-        any_in_batch(block.span > 0),
-        lambda b: _boldly(chain, b, xs, active),
-        untaken,
-        block,
+    nothing = jax.tree.map(
+        lambda a: jnp.broadcast_to(a, (_length(xs), *a.shape)), chain.nothing
     )
-    good = (block.span > 0) & (bold.error <= allowed) & (bold.size <= _reach(bold))
+    zero = jnp.zeros((), block.basis.dtype)
+    untaken = Taken(block, nothing, zero, zero, zero)
 
-    def carefully(bold):
-        slow = factored_steps(_without_noise(chain), block, xs, active, every=1)
-        return jax.tree.map(lambda s, b: jnp.where(good, b, s), slow, bold)
+    def attempt(taken_and_done, is_bold):
+        taken, done = taken_and_done
+        wanted = jnp.where(is_bold, block.span > 0, ~done)
+        new = jax.lax.cond(
+            any_in_batch(wanted),
+            lambda _: _attempted(chain, block, xs, active, is_bold),
+            lambda taken: taken,
+            taken,
+        )
+        good = (new.error <= allowed) & (new.size <= _reach(new))
+        used = wanted & (good | ~is_bold)
+        taken = jax.tree.map(lambda n, o: jnp.where(used, n, o), new, taken)
+        return (taken, done | used), used
 
-    taken = jax.lax.cond(any_in_batch(~good), carefully, lambda b: b, bold)
+    # Boldly, then with care where that failed: in a loop, so that the step, of which
+    # most of the program is made, is compiled once.
+    start = varying_like((untaken, jnp.zeros((), bool)), block, xs)
+    (taken, _), used = jax.lax.scan(attempt, start, jnp.array([True, False]))
+    good = used[0]
+
     failed = ~good & (block.span > 1)
     longest = jnp.where(failed, block.span - 1, block.longest)
     span = _next_span(taken, jnp.where(good, block.span, 1), allowed, _length(xs))
@@ -141,22 +153,28 @@ class Taken(NamedTuple):
 def factored_steps(chain: Chain, block: Block, xs: Any, active, every: int) -> Taken:
     """Take steps with a QR factorisation after so many, and after the last."""
     due = _due(every, xs, active)
-    return _steps(chain, _qr, block, xs, active, due.at[-1].set(True))
+    due = due.at[-1].set(True)
+    return _steps(chain, lambda _, image: _qr(image), block, xs, active, due, None)
 
 
-def _boldly(chain: Chain, block: Block, xs: Any, active) -> Taken:
-    """Take steps with LU factorisations in between, and a QR factorisation at the end.
+def _attempted(chain: Chain, block: Block, xs: Any, active, is_bold: Array) -> Taken:
+    """Take steps with a QR factorisation after each, or, boldly, after the last only.
 
-    With row pivoting no entry of the lower triangle is above one, and in practice it is
-    well-conditioned; the QR factorisation at the end sees whether it was.
+    Boldly, there are LU factorisations in between, as the span says. With row pivoting
+    no entry of the lower triangle is above one, and in practice it is well-conditioned;
+    the QR factorisation at the end sees whether it was.
     """
     c = _length(xs)
-    due = _due(_even(block.span, c), xs, active)
-    taken = _steps(chain, _lu, block, xs, active, due.at[-1].set(False))
-    state = (taken.block.basis, taken.error, taken.spread, taken.size)
-    (basis, *measured), last = _factored(chain, _qr, state)
-    kept = jax.tree.map(lambda all_, one: all_.at[-1].set(one), taken.kept, last)
-    return Taken(taken.block._replace(basis=basis), kept, *measured)
+    due = _due(jnp.where(is_bold, _even(block.span, c), 1), xs, active)
+    due = due.at[-1].set(True)
+    by_lu = is_bold & (jnp.arange(c) < c - 1)
+
+    def factor(by_lu, image):
+        ways = (lambda a: varying_like(_lu(a), a), lambda a: varying_like(_qr(a), a))
+        basis, seen = jax.lax.cond(by_lu, *ways, image)
+        return basis, _without_noise(seen, unless=is_bold)
+
+    return _steps(chain, factor, block, xs, active, due, by_lu)
 
 
 def _due(every: Array | int, xs: Any, active: Array | None) -> Array:
@@ -165,15 +183,19 @@ def _due(every: Array | int, xs: Any, active: Array | None) -> Array:
     return due if active is None else due & active
 
 
-def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> Taken:
+def _steps(
+    chain: Chain, factor, block: Block, xs: Any, active, due: Array, kinds: Array | None
+) -> Taken:
+    """Take steps, and factor by ``factor(kind, image)`` where that is due."""
     nothing = varying_like(chain.nothing, block, xs)
 
     def pushed(carry_and_basis, x):
-        return varying_like(chain.push(*carry_and_basis, x), block, xs)
+        carry, basis = carry_and_basis
+        return varying_like(chain.push(carry, basis, x), block, xs)
 
     def step(state, x):
         carry, basis, *measured = state
-        active, x, due = x
+        active, x, due, kind = x
         if active is None:
             carry, basis = pushed((carry, basis), x)
         else:
@@ -183,7 +205,7 @@ def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> T
 
         # A batch branches together, but each member is factored only when it is due.
         def factored(measured):
-            new = _factored(chain, factor, measured)
+            new = _factored(chain, partial(factor, kind), measured)
             old = (measured, nothing)
             return jax.tree.map(lambda n, o: jnp.where(due, n, o), new, old)
 
@@ -198,7 +220,7 @@ def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> T
     zero = jnp.zeros((), block.basis.dtype)
     start = (block.carry, block.basis, zero, zero, zero)
     start = varying_like(start, block, xs)
-    end, kept = jax.lax.scan(step, start, (active, xs, due))
+    end, kept = jax.lax.scan(step, start, (active, xs, due, kinds))
     carry, basis, *measured = end
     return Taken(block._replace(carry=carry, basis=basis), kept, *measured)
 
@@ -234,14 +256,11 @@ def _qr(image: Array) -> tuple[Array, Reading]:
     return Q, Reading(R, (pivot > 0) & (pivot <= floor), floor)
 
 
-def _without_noise(chain: Chain) -> Chain:
-    def read(seen: Reading) -> Any:
-        # The whole row: what is right of a lost pivot would pass for a value later on.
-        is_lost = seen.noise[:, None] & (jnp.abs(seen.triangle) <= seen.floor[:, None])
-        triangle = jnp.where(is_lost, 0, seen.triangle)
-        return chain.read(seen._replace(triangle=triangle))
-
-    return chain._replace(read=read)
+def _without_noise(seen: Reading, *, unless: Array) -> Reading:
+    # The whole row: what is right of a lost pivot would pass for a value later on.
+    is_lost = seen.noise[:, None] & (jnp.abs(seen.triangle) <= seen.floor[:, None])
+    triangle = jnp.where(is_lost & ~unless, 0, seen.triangle)
+    return seen._replace(triangle=triangle)
 
 
 def _next_span(taken: Taken, span: Array, allowed: float, c: int) -> Array:

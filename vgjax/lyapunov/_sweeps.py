@@ -1,7 +1,7 @@
 """One sweep of a block: forward through a product of Jacobians, and back again."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,9 @@ from vgjax.lyapunov._growth import (
     grow,
     input_at,
 )
-from vgjax.products import (
-    GradedProduct,
-    LogSVD,
-    identity,
-    log_singular_values,
-    log_svd,
-    push,
-)
+from vgjax.products import GradedProduct, LogSVD, identity, log_singular_values, push
+from vgjax.products.graded import PUSHES_PER_BALANCE
+from vgjax.products.singular import SWEEPS, vectors_of_swept
 
 # As a power of eps: 1e-11 in float64, 1e-5 in float32.
 _ERROR = 0.7
@@ -53,19 +48,28 @@ def sweeps(system: System, c: int) -> Callable[[Array], Sweep]:
     Values on the way back are those on the way there or larger, and none is above those
     of Phi: but for round-off, which is not the same both ways.
     """
+    times = chunked_times(system.T, c)
     start = varying_like(system.start, system)
-    road = _Road(system, chunked_times(system.T, c), start)
-    starts = jax.lax.scan(lambda a, t: (_points(road, a, t)[0], a), start, road.times)[
-        1
-    ]
-    road = road._replace(starts=starts)
+    road = _Road(system, times, start)
+
+    def advance(at, times):
+        return _points(road, at, times)[0], at
+
+    road = road._replace(starts=jax.lax.scan(advance, start, times)[1])
 
     def sweep(V: Array) -> Sweep:
-        Q, there = _carried_forward(road, start, V)
-        basis, back = _carried_back(road, Q)
-        A, values, B = log_svd(back)
+        # There and back in one loop, so that each is compiled once.
+        def half(V, is_back):
+            basis, product = _carried(road, V, is_back)
+            return basis, (basis, product)
+
+        V = varying_like(V, system)
+        _, (bases, products) = jax.lax.scan(half, V, jnp.array([False, True]))
+        there, values = jax.lax.map(log_singular_values, products)
+        Q, basis = bases
+        A, B = vectors_of_swept(jax.tree.map(lambda a: a[1], products))
         svd = LogSVD(matmul(Q, B), values, matmul(basis, A))
-        return Sweep(log_singular_values(there), svd)
+        return Sweep(there, svd)
 
     return sweep
 
@@ -83,44 +87,45 @@ def _points(road: _Road, at: Point, times: Array) -> tuple[Point, Point]:
     return jax.lax.scan(advance, at, times)
 
 
-def _carried_forward(
-    road: _Road, start: Point, V: Array
-) -> tuple[Array, GradedProduct]:
-    """Return basis and triangle of the product times a block."""
+def _carried(road: _Road, V: Array, is_back: Array) -> tuple[Array, GradedProduct]:
+    """Return basis and triangle of the product, or its transpose, times a block.
 
-    def push_at(at, V, t):
-        return road.system.push(at, input_at(road.system.inputs, t), V)
+    The triangle is swept, for its vectors.
+    """
+
+    def push_at(_, V, point_and_time):
+        at, t = point_and_time
+        x = input_at(road.system.inputs, t)
+
+        def pulled(V):
+            return varying_like(road.system.pull(at, x, V), V, road.system)
+
+        def pushed(V):
+            return varying_like(road.system.push(at, x, V)[1], V, road.system)
+
+        return (), jax.lax.cond(is_back, pulled, pushed, V)
 
     chain = _with_triangles(push_at, V)
 
-    def along(block_and_product, times):
-        return _grown(road, chain, block_and_product, times, times), None
+    def turned(a):
+        return jnp.where(is_back, a[::-1], a)
 
-    begin = (first_block(start, V), identity(V.shape[1], V.dtype))
-    begin = varying_like(begin, road.system)
-    (block, product), _ = jax.lax.scan(along, begin, road.times)
-    return block.basis, product
-
-
-def _carried_back(road: _Road, Q: Array) -> tuple[Array, GradedProduct]:
-    """Return basis and triangle of the transposed product times a block."""
-
-    def pull_at(_, U, point_and_time):
-        at, t = point_and_time
-        return (), road.system.pull(at, input_at(road.system.inputs, t), U)
-
-    chain = _with_triangles(pull_at, Q)
-
-    def back(block_and_product, chunk):
-        times, start = chunk
+    def along(block_and_product, chunk):
+        block, product = block_and_product
+        times, start, is_last = chunk
         _, points = _points(road, start, times)
-        points, times = jax.tree.map(lambda a: a[::-1], (points, times))
-        return _grown(road, chain, block_and_product, (points, times), times), None
+        points, times = jax.tree.map(turned, (points, times))
+        active = times >= 0 if _is_padded(road) else None
+        allowed = times.size * roundoff_per_step(V.dtype)
+        block, kept = grow(chain, block, (points, times), active, allowed)
+        triangles, is_one = kept
+        return (block, _extended(product, triangles, is_one, is_last)), None
 
-    begin = (first_block((), Q), identity(Q.shape[1], Q.dtype))
+    begin = (first_block((), V), identity(V.shape[1], V.dtype))
     begin = varying_like(begin, road.system)
-    chunks = (road.times, road.starts)
-    (block, product), _ = jax.lax.scan(back, begin, chunks, reverse=True)
+    is_last = jnp.arange(len(road.times)) == len(road.times) - 1
+    chunks = (*jax.tree.map(turned, (road.times, road.starts)), is_last)
+    (block, product), _ = jax.lax.scan(along, begin, chunks)
     return block.basis, product
 
 
@@ -134,20 +139,30 @@ def _with_triangles(push: Push, block: Array) -> Chain:
     return Chain(push, read, (eye, jnp.zeros((), bool)))
 
 
-def _grown(road: _Road, chain: Chain, block_and_product, xs: Any, times: Array):
-    """Take the steps of a chunk, and multiply their triangles onto the product."""
-    block, product = block_and_product
-    active = times >= 0 if _is_padded(road) else None
-    allowed = times.size * roundoff_per_step(block.basis.dtype)
-    block, seen = grow(chain, block, xs, active, allowed)
-    return block, jax.lax.scan(_extended, product, seen)[0]
+def _extended(product: GradedProduct, triangles, is_one: Array, is_last: Array):
+    """Multiply triangles onto a product, and sweep it after the last of them.
 
+    Sweeps are pushes, too: in one loop with the others they are compiled once.
+    """
+    eye = jnp.eye(triangles.shape[-1], dtype=triangles.dtype)
+    eyes = jnp.broadcast_to(eye, (SWEEPS, *eye.shape))
+    is_sweep = jnp.arange(len(is_one) + SWEEPS) >= len(is_one)
+    triangles = jnp.concatenate([triangles, eyes])
+    is_one = jnp.concatenate([is_one, jnp.broadcast_to(is_last, SWEEPS)])
 
-def _extended(product: GradedProduct, seen: tuple[Array, Array]):
-    triangle, is_one = seen
-    return jax.lax.cond(
-        any_in_batch(is_one), push, lambda p, _: p, product, triangle
-    ), None
+    def extend(product, x):
+        triangle, is_one, is_sweep = x
+
+        def pushed(product):
+            # Balanced first: then a push of the identity is a sweep.
+            age = jnp.where(is_sweep, PUSHES_PER_BALANCE, product.age)
+            return push(product._replace(age=age), triangle)
+
+        # A batch pushes together, but each member only what is its own.
+        new = jax.lax.cond(any_in_batch(is_one), pushed, lambda p: p, product)
+        return jax.tree.map(lambda n, o: jnp.where(is_one, n, o), new, product), None
+
+    return jax.lax.scan(extend, product, (triangles, is_one, is_sweep))[0]
 
 
 def _is_padded(road: _Road) -> bool:

@@ -86,24 +86,24 @@ def covariant_vectors(
     k = N if k is None else _checks.whole(k, "k", 1, N)
     burn_in = _checks.whole(burn_in, "burn_in", 0, T - 1)
     burn_out = _checks.whole(burn_out, "burn_out", 0, T - burn_in - 1)
-    return _covariant_vectors(measured, k=k, burn_in=burn_in, burn_out=burn_out)
+    basis = random_basis(N, k, measured.product_dtype)
+    return _covariant_vectors(measured, basis, burn_in=burn_in, burn_out=burn_out)
 
 
-@partial(jax.jit, static_argnames=("k", "burn_in", "burn_out"))
-def _covariant_vectors(system: System, *, k, burn_in, burn_out):
-    N, T = system.N, system.T
+@partial(jax.jit, static_argnames=("burn_in", "burn_out"))
+def _covariant_vectors(system: System, basis: Array, *, burn_in, burn_out):
+    k, T = basis.shape[1], system.T
 
     def forward(state, x):
         at, basis = state
         at, image = system.push(at, x, basis)
         Q, R, row_size = row_sorted_qr(image)
-        floor = roundoff(N, R.dtype) * row_size[:k]
+        floor = roundoff(len(Q), R.dtype) * row_size[:k]
         return (at, Q), (Q, R, jnp.abs(jnp.diagonal(R)) <= floor)
 
     def part(start, stop):
         return jax.tree.map(lambda a: a[start:stop], system.inputs)
 
-    basis = random_basis(N, k, system.product_dtype)
     begin = varying_like((system.start, basis), system)
     start, _ = jax.lax.scan(
         lambda state, x: (forward(state, x)[0], None),

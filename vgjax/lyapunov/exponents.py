@@ -143,19 +143,19 @@ def lyapunov_spectrum(
     N, T = measured.N, measured.T
     if k is not None:
         k = _checks.whole(k, "k", 1, N)
-    if frame is not None:
-        frame = _checked_frame(frame, measured, k)
-        k = frame.shape[1]
+    if frame is None:
+        basis = random_basis(N, N if k is None else k, measured.product_dtype)
+    else:
+        basis = jnp.linalg.qr(_checked_frame(frame, measured, k))[0]
     if mask is not None:
         mask = _checked_mask(mask, T)
-    k = N if k is None else k
     qr_every = _checks.whole(qr_every, "qr_every", 1, T)
     burn_in = _checks.whole(burn_in, "burn_in", 0, T - qr_every)
     if tol is not None:
         wanted = "a number of at least 0"
         tol = _checks.number(tol, "tol", wanted, lambda x: x >= 0)
     found = _lyapunov_spectrum(
-        measured, frame, mask, k=k, burn_in=burn_in, qr_every=qr_every, tol=tol
+        measured, basis, mask, burn_in=burn_in, qr_every=qr_every, tol=tol
     )
     _warn_of_roundoff(found, qr_every)
     return found
@@ -268,9 +268,9 @@ def _digits(dtype: jnp.dtype) -> float:
     return -math.log(jnp.finfo(dtype).eps)
 
 
-@partial(jax.jit, static_argnames=("k", "burn_in", "qr_every"))
-def _lyapunov_spectrum(system: System, frame, mask, *, k, burn_in, qr_every, tol):
-    N, T, dtype = system.N, system.T, system.product_dtype
+@partial(jax.jit, static_argnames=("burn_in", "qr_every"))
+def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
+    k, T, dtype = basis.shape[1], system.T, system.product_dtype
     # Lay the steps out in records, those of the burn-in first.
     c = _record_length(T - burn_in, qr_every)
     R = -(-(T - burn_in) // c)
@@ -301,7 +301,6 @@ def _lyapunov_spectrum(system: System, frame, mask, *, k, burn_in, qr_every, tol
         return end._replace(carry=at), (growth, jnp.any(noise, axis=0))
 
     # Run along, and sum up what came after the burn-in.
-    basis = random_basis(N, k, dtype) if frame is None else jnp.linalg.qr(frame)[0]
     block = first_block(system.start, basis, system, active)
     xs = (times, None if is_full else active)
     end, (growth, noise) = jax.lax.scan(record, block, xs)

@@ -11,14 +11,21 @@ from jax import Array
 from jax.core import Tracer
 
 from vgjax import _checks
-from vgjax._linalg import any_in_batch, matmul, varying_like
+from vgjax._linalg import (
+    any_in_batch,
+    matmul,
+    varying_like,
+    without_derivative_if,
+)
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov import _krylov
 from vgjax.lyapunov._growth import random_basis
 from vgjax.lyapunov._krylov import Krylov
 from vgjax.lyapunov._sweeps import roundoff_per_step, sweeps
-from vgjax.products import LogSVD, identity, log_svd, push
+from vgjax.products import LogSVD, identity, log_svd
+from vgjax.products.graded import balanced_if_due, push_unbalanced
+from vgjax.products.slopes import extended, with_slopes_of, without_lost_derivative
 
 # Vectors that go along beside the k asked for: value i converges by the square of
 # sigma_(k+8+1) / sigma_i in each half of a sweep, and faster once blocks are collected.
@@ -157,8 +164,10 @@ def leading_spectrum(
     c = math.isqrt(lag - 1) + 1
     if checkpoint_every is not None:
         c = _checks.whole(checkpoint_every, "checkpoint_every", 1, T)
+    N, block = measured.N, k + _SPARE
+    basis = random_basis(N, block, measured.product_dtype) if block < N else None
     found = _leading_spectrum(
-        measured, tol, k=k, lag=lag, c=min(c, lag), max_sweeps=max_sweeps
+        measured, basis, tol, k=k, lag=lag, c=min(c, lag), max_sweeps=max_sweeps
     )
     _warn_of_doubt(found, max_sweeps)
     return found
@@ -195,14 +204,13 @@ def _warn_of_doubt(found: LeadingSpectrum, max_sweeps: int) -> None:
 
 
 @partial(jax.jit, static_argnames=("k", "lag", "c", "max_sweeps"))
-def _leading_spectrum(system: System, tol, *, k, lag, c, max_sweeps):
+def _leading_spectrum(system: System, basis, tol, *, k, lag, c, max_sweeps):
     system = system.last(lag)
-    N, dtype = system.N, system.product_dtype
-    block = k + _SPARE
-    if block >= N:
+    if basis is None:
         return _from_the_product(system, k)
+    dtype = system.product_dtype
     tol = _DEFAULT_TOL * float(jnp.finfo(dtype).eps) ** 0.5 if tol is None else tol
-    basis = varying_like(random_basis(N, block, dtype), system)
+    basis = varying_like(basis, system)
     roundoff = lag * roundoff_per_step(dtype)
     found = _search(sweeps(system, c), basis, k, tol, max_sweeps, roundoff)
     found = _forward_only(found)
@@ -381,12 +389,18 @@ def _from_the_product(system: System, k: int) -> LeadingSpectrum:
     """All there is, where the block would be the whole space."""
     N, dtype = system.N, system.product_dtype
 
-    def extend(product, at, x):
+    def extend(state, at, x):
+        product, whole, is_lost = state
         at, J = system.jacobian(at, x)
-        return push(product, J.astype(dtype)), at, None
+        J = J.astype(dtype)
+        product, is_lost = without_lost_derivative(balanced_if_due(product), is_lost)
+        return (push_unbalanced(product, J), extended(whole, J), is_lost), at, None
 
-    product, *_ = system.scan(extend, identity(N, dtype))
+    start = (identity(N, dtype), jnp.eye(N, dtype=dtype), jnp.zeros((), bool))
+    (product, whole, is_lost), *_ = system.scan(extend, start)
     left, values, right = log_svd(product)
+    values = with_slopes_of(whole, values, is_lost)
+    left, right = (without_derivative_if(is_lost, basis) for basis in (left, right))
     known = ~jnp.isnan(values[:k])
     change = jnp.where(known, jnp.zeros(k, dtype), jnp.nan)
     return LeadingSpectrum(

@@ -101,7 +101,8 @@ def push(product: GradedProduct, matrix: Array) -> GradedProduct:
         an infinity turns every later singular value into NaN.
 
     Returns:
-      The product with `matrix` as its newest, leftmost factor.
+      The product with `matrix` as its newest, leftmost factor. Its derivatives are NaN
+      once a direction was annihilated before; `product_spectrum` has others.
 
     Raises:
       ValueError: `matrix` is not (N, N).
@@ -113,7 +114,9 @@ def push(product: GradedProduct, matrix: Array) -> GradedProduct:
     _checks.shape(matrix, "matrix", "N N", N=N)
     _checks.same_dtype(matrix, "matrix", product.left.dtype)
     product = varying_like(product, product, matrix)
-    return push_unbalanced(balanced_if_due(product), matrix)
+    product = balanced_if_due(product)
+    left = without_derivative_if(has_annihilated(product), product.left)
+    return push_unbalanced(product._replace(left=left), matrix)
 
 
 def balanced_if_due(product: GradedProduct) -> GradedProduct:
@@ -123,16 +126,21 @@ def balanced_if_due(product: GradedProduct) -> GradedProduct:
     return jax.lax.cond(any_in_batch(due), _balanced, lambda p: p, product)
 
 
+def has_annihilated(product: GradedProduct) -> Array:
+    """Whether a derivative of the next push is lost.
+
+    That along a direction that was annihilated has no scale to be held at, and the next
+    matrix may mix it with others.
+    """
+    return jnp.any(product.exponents <= -_LARGEST)
+
+
 def push_unbalanced(product: GradedProduct, matrix: Array) -> GradedProduct:
     """Push without a look at how long ago the product was last balanced."""
     finite = jnp.all(jnp.isfinite(matrix))
     matrix = jnp.where(finite, matrix, jnp.eye(*matrix.shape, dtype=matrix.dtype))
     matrix, overall = _brought_near(matrix)
-    # The derivative along a direction that was annihilated has no scale to be held at,
-    # and this matrix may mix it with others.
-    annihilated = jnp.any(product.exponents <= -_LARGEST)
-    left = without_derivative_if(annihilated, product.left)
-    Q, exponents, M, columns = _factored(matrix, left, product.exponents)
+    Q, exponents, M, columns = _factored(matrix, product.left, product.exponents)
     right = matmul(M, product.right[columns])
     size = jnp.max(jnp.abs(right), axis=1)
     exponents = jnp.where(size == 0, _ANNIHILATED, exponents + exponent(size) + overall)
@@ -154,17 +162,23 @@ def push_plainly(
     finite = jnp.all(jnp.isfinite(matrix), axis=0)
     matrix, overall = _brought_near(matrix)
     image = _image(matrix, product.left, product.exponents)
-    Q, R = jnp.linalg.qr(image.even)
-    exponents = image.scale + exponent(jnp.diagonal(R))
-    M = _ratios(R, image.scale, exponents)
+    order = _sorted_if_uneven(image)
+    Q, R = jnp.linalg.qr(order.even)
+    Q = _with_rows_back(Q, order)
+    scale = image.scale[order.columns]
+    exponents = scale + exponent(jnp.diagonal(R))
+    M = _ratios(R, scale, exponents)
     M_row = jnp.max(jnp.abs(M), axis=1)
-    right = M if diagonal else matmul(M, product.right)
+    if diagonal:
+        right = _with_columns_back(M, order)
+    else:
+        right = matmul(M, product.right[order.columns])
     row = M_row if diagonal else jnp.max(jnp.abs(right), axis=1)
     size = exponent(row)
     right = scaled(right, -size[:, None])
     exponents = exponents + size + overall
     # One reduction over all reasons: a reduction is a kernel or two to compile.
-    reasons = _disorder(image) | _delicacy(matrix, product.left, image, R, M_row)
+    reasons = _delicacy(matrix, product.left, image, order, R, M_row)
     reasons = reasons | (image.row_size == 0) | _is_out_of_range(exponents) | ~finite
     product = GradedProduct(Q, exponents, right, product.rotation, product.age + 1)
     return product, jnp.any(reasons)
@@ -248,33 +262,72 @@ def _image(matrix: Array, basis: Array, exponents: Array) -> _Image:
     return _Image(raw, even, scale, jnp.max(jnp.abs(even), axis=1))
 
 
-def _disorder(image: _Image) -> Array:
-    """(N,) Rows and columns that must be sorted before they are factored, if any."""
-    scale = image.scale
+class _Order(NamedTuple):
+    """What of an image is factored, ``even[rows][:, columns]``."""
+
+    is_sorted: Array  # () bool; otherwise the image itself
+    even: Array  # (N, N)
+    rows: Array  # (N,)
+    columns: Array  # (N,)
+    row_size: Array  # (N,) in this order; of an image that is not sorted, the largest
+
+
+def _sorted_if_uneven(image: _Image) -> _Order:
+    """Sort columns by scale and rows by size, if they are far out of order."""
+    scale, row_size = image.scale, image.row_size
     # All pairs: a running minimum takes ten times as long to compile.
     higher = scale[None, :] > scale[:, None] + _SLACK
-    unsorted = jnp.any(higher & is_before(len(scale)), axis=0)
-    largest = jnp.max(image.row_size)
-    return unsorted | (image.row_size < _few_digits(largest.dtype) * largest)
+    largest = jnp.max(row_size)
+    uneven = row_size < _few_digits(largest.dtype) * largest
+    uneven = jnp.any(uneven | jnp.any(higher & is_before(len(scale)), axis=0))
+
+    def in_order(even):
+        columns = jnp.where(uneven, descending(scale), index)
+        # In this order the accuracy of small rows survives (`row_sorted_qr`).
+        rows = jnp.where(uneven, descending(row_size), index)
+        size = jnp.where(uneven, row_size[rows], largest)
+        return even[rows][:, columns], rows, columns, size
+
+    def as_it_is(even):
+        return even, index, index, jnp.full_like(row_size, largest)
+
+    index = varying_like(jnp.arange(len(scale)), image)
+    some = any_in_batch(uneven)
+    return _Order(some, *jax.lax.cond(some, in_order, as_it_is, image.even))
+
+
+def _with_rows_back(Q: Array, order: _Order) -> Array:
+    return jax.lax.cond(
+        order.is_sorted,
+        lambda Q: jnp.zeros_like(Q).at[order.rows].set(Q),
+        lambda Q: Q,
+        Q,
+    )
+
+
+def _with_columns_back(M: Array, order: _Order) -> Array:
+    return jax.lax.cond(
+        order.is_sorted,
+        lambda M: jnp.zeros_like(M).at[:, order.columns].set(M),
+        lambda M: M,
+        M,
+    )
 
 
 def _delicacy(
     matrix: Array,
     basis: Array,
     image: _Image,
+    order: _Order,
     R: Array,
     M_row: Array,
-    columns: Array | None = None,
-    row_size: Array | None = None,
     alive: Array | None = None,
 ) -> Array:
     """(N,) What makes it necessary to factor again with more care, if anything.
 
-    `M_row` has the largest entries of the rows of M; `columns` and the sizes of the
-    rows of pivots are those of a sorted factorisation.
+    `M_row` has the largest entries of the rows of M; `alive` None: all columns are.
     """
-    N, dtype = matrix.shape[0], matrix.dtype
-    row_size = jnp.max(image.row_size) if row_size is None else row_size
+    N, dtype, row_size = matrix.shape[0], matrix.dtype, order.row_size
     # Round-off in R_jj is magnified by small pivots before it, and counts for more in
     # a column that is small because it cancelled. Taken too large this costs time.
     # A row of zeros has an exact zero for its pivot, which is no round-off.
@@ -285,8 +338,8 @@ def _delicacy(
     largest = jnp.max(column_size)
     reach = jnp.where(largest > 0, largest, 1) * jnp.max(jnp.abs(basis), axis=0)
     left_over = jnp.max(jnp.abs(image.raw), axis=0) / reach
-    left_over = left_over if columns is None else left_over[columns]
-    noise = 2 * roundoff(N, dtype) / before / jnp.minimum(left_over, 1)
+    left_over = jnp.minimum(left_over, 1)[order.columns]
+    noise = 2 * roundoff(N, dtype) / before / left_over
     weak = share < jnp.minimum(noise, float(jnp.finfo(dtype).eps) ** 0.5)
     weak = weak if alive is None else weak & alive
     graded = (column_size > 0) & (column_size < _few_digits(dtype) * largest)
@@ -296,29 +349,14 @@ def _delicacy(
 def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
     """Factor ``matrix @ basis @ diag(2^exponents)``, with as much care as it takes."""
     image = _image(matrix, basis, exponents)
-    index = varying_like(jnp.arange(len(matrix)), image)
-    largest_row = jnp.max(image.row_size)
-    careful = jnp.any(_disorder(image))
-
-    def in_order(even):
-        columns = jnp.where(careful, descending(image.scale), index)
-        # In this order the accuracy of small rows survives (`row_sorted_qr`).
-        rows = jnp.where(careful, descending(image.row_size), index)
-        size = jnp.where(careful, image.row_size[rows], largest_row)
-        return even[rows][:, columns], rows, columns, size
-
-    def as_it_is(even):
-        return even, index, index, jnp.full_like(image.row_size, largest_row)
-
-    some = any_in_batch(careful)
-    even, rows, columns, row_size = jax.lax.cond(some, in_order, as_it_is, image.even)
-    Q, R = qr(even)
-    Q = jax.lax.cond(some, lambda Q: jnp.zeros_like(Q).at[rows].set(Q), lambda Q: Q, Q)
+    order = _sorted_if_uneven(image)
+    Q, R = qr(order.even)
+    Q = _with_rows_back(Q, order)
+    columns = order.columns
     quick = _Factors(Q, *_scaled_triangle(R, image.scale[columns]), columns)
     alive = (exponents > -_LARGEST)[columns]
     M_row = jnp.max(jnp.abs(quick.M), axis=1)
-    delicate = _delicacy(matrix, basis, image, R, M_row, columns, row_size, alive)
-    delicate = jnp.any(delicate)
+    delicate = jnp.any(_delicacy(matrix, basis, image, order, R, M_row, alive))
 
     def with_care(quick):
         slow = _factored_with_care(matrix, basis, exponents)

@@ -27,6 +27,9 @@ from vgjax.products.graded import (
     push,
 )
 
+# Three sweeps make the coupling of directions g bits apart 2^-6g or so: below eps for
+# all but near neighbours, which is what vectors ask for.
+SWEEPS = 3
 _LOG2 = math.log(2)
 
 
@@ -112,9 +115,13 @@ def log_svd(product: GradedProduct) -> LogSVD:
       ValueError: `product` holds values only: its `rotation` is None.
     """
     values = log_singular_values(product)
-    # Three sweeps make the coupling of directions g bits apart 2^-6g or so: below eps
-    # for all but near neighbours, which is what vectors ask for.
-    product = jax.lax.fori_loop(0, 3, lambda _, p: _swept(p), product)
+    product = jax.lax.fori_loop(0, SWEEPS, lambda _, p: _swept(p), product)
+    left, right = vectors_of_swept(product)
+    return LogSVD(left, values, right)
+
+
+def vectors_of_swept(product: GradedProduct) -> tuple[Array, Array]:
+    """Left and right singular vectors of a product that has been swept."""
     product = by_size(product)
     Q, R = qr(product.right.T)
     alive = is_alive(product)
@@ -126,7 +133,7 @@ def log_svd(product: GradedProduct) -> LogSVD:
         lambda depth, _: _window_vectors(frame, depth), frame, (eye, eye)
     )
     right = matmul(matmul(_rotation(product), Q), right)
-    return LogSVD(matmul(product.left, left), values, right)
+    return matmul(product.left, left), right
 
 
 def _rotation(product: GradedProduct) -> Array:

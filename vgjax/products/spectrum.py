@@ -21,6 +21,7 @@ from vgjax.products.graded import (
     push_unbalanced,
 )
 from vgjax.products.singular import couplings, values_of
+from vgjax.products.slopes import extended, with_slopes_of, without_lost_derivative
 
 # Records are read in batches of SVDs, of the largest divisor of R up to this: memory
 # grows with it, and a remainder would be a second program to compile.
@@ -80,9 +81,10 @@ def product_spectrum(
       too large and the smallest too small, by as much, so that ``log_abs_det`` does not
       tell.
 
-      Beyond +-3.7e8 nats every value is NaN. Gradients are right beside a value that
-      reads -inf as long as the last of the `matrices` annihilates it, and NaN where
-      others follow; that of -inf itself is zero.
+      Beyond +-3.7e8 nats every value is NaN. The gradient of -inf is zero. Beside it
+      gradients are right where the last factor annihilated what reads -inf; where
+      others follow, they are right to half the digits, or more, of values within half
+      the digits of the largest, 18 nats (float32: 8), and infinite or NaN of others.
 
       Outside of a trace, the first call waits for its result: a plain program runs
       first, and one with more care after it where that asks for it.
@@ -147,38 +149,46 @@ def tracked_spectrum(
     read = _read if careful else _read_plainly
 
     def step(state, x):
-        carry, product, (high, low), needs_care = state
+        carry, product, (high, low), flag, whole = state
         carry, matrix = factor(carry, x[1])
         matrix = matrix.astype(dtype)
         if every > PUSHES_PER_BALANCE:
             product = balanced_if_due(product)
         if careful:
+            product, flag = without_lost_derivative(product, flag)
             product = push_unbalanced(product, matrix)
+            whole = extended(whole, matrix)
         else:
             product, delicate = push_plainly(product, matrix, diagonal=every == 1)
-            needs_care = needs_care | delicate
+            flag = flag | delicate
         log_det = add_compensated(high, low, _log_det(matrix))
-        return (carry, product, log_det, needs_care), None
+        return (carry, product, log_det, flag, whole), None
 
     def record(state, xs):
         # Unrolled where it is one step: a loop in a loop copies the state twice.
         state, _ = jax.lax.scan(step, state, xs, unroll=every == 1)
-        carry, product, log_det, needs_care = state
+        carry, product, log_det, flag, whole = state
         product, seen, total = read(by_size(product), log_det[0] + log_det[1])
-        return (carry, product, log_det, needs_care), (seen, total)
+        return (carry, product, log_det, flag, whole), ((seen, whole, flag), total)
+
+    def read_values(seen, whole, is_lost):
+        found = values_of(seen)
+        return with_slopes_of(whole, found, is_lost) if careful else found
 
     def records(state, xs):
         state, (seen, log_det) = jax.lax.scan(record, state, xs)
-        return state, (jax.vmap(values_of)(seen), log_det)
+        return state, (jax.vmap(read_values)(*seen), log_det)
 
     zero = jnp.zeros((), dtype)
     product = identity(N, dtype)._replace(rotation=None)
-    start = (carry, product, (zero, zero), jnp.asarray(False))
+    # Careful, the flag says that derivatives are lost, and else that care is needed.
+    whole = product.left if careful else None
+    start = (carry, product, (zero, zero), jnp.asarray(False), whole)
     start = varying_like(start, carry, inputs)
     state, (values, log_det) = jax.lax.scan(records, start, inputs)
     steps = every * jnp.arange(1, R + 1, dtype=jnp.int32)
     spectrum = Spectrum(steps, values.reshape(R, N), log_det.reshape(R))
-    return spectrum, state[-1]
+    return spectrum, state[3]
 
 
 @jax.custom_jvp
