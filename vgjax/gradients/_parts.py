@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from vgjax._linalg import any_in_batch, varying_like
 from vgjax.gradients._unrolled import (
@@ -41,11 +42,14 @@ def over_lags(
     unrolled: Unrolled,
     T: int,
     measure: Callable[[Graded], Any],
+    *,
+    read_early: bool | None,
     vectorised: Callable[[Callable], Callable] = lambda f: f,
 ) -> Any:
     """Measure the part of the gradient that travelled k steps, for each k in turn.
 
     Where `vectorised` is `jax.vmap`, `unrolled` is a batch, and so is what is measured.
+    If `read_early` is known, as `known` gives it, only one way there is compiled.
     """
 
     def walk(begin, advance):
@@ -61,17 +65,29 @@ def over_lags(
 
         return run
 
-    return jax.lax.cond(
-        any_in_batch(jnp.any(vectorised(_is_read_early)(unrolled))),
-        walk(_begin_everywhere, _advance_everywhere),
-        walk(_begin_at_the_end, _advance_from_the_end),
-        unrolled,
-    )
+    everywhere = walk(_begin_everywhere, _advance_everywhere)
+    from_the_end = walk(_begin_at_the_end, _advance_from_the_end)
+    if read_early is not None:
+        return (everywhere if read_early else from_the_end)(unrolled)
+    early = any_in_batch(is_read_early(unrolled, vectorised))
+    return jax.lax.cond(early, everywhere, from_the_end, unrolled)
 
 
-def _is_read_early(unrolled: Unrolled) -> Array:
-    # Not zero: NaN is read.
-    return jnp.any(unrolled.read.exponent[:-1] != ZERO)
+def is_read_early(
+    unrolled: Unrolled, vectorised: Callable[[Callable], Callable] = lambda f: f
+) -> Array:
+    """Whether the loss reads an earlier step than the last."""
+
+    def one(unrolled):
+        # Not zero: NaN is read.
+        return jnp.any(unrolled.read.exponent[:-1] != ZERO)
+
+    return jnp.any(vectorised(one)(unrolled))
+
+
+def known(flag: Array) -> bool | None:
+    """The value of a flag; None under a trace."""
+    return None if isinstance(flag, Tracer) else bool(flag)
 
 
 def _begin_at_the_end(_, unrolled: Unrolled):

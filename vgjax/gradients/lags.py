@@ -11,9 +11,10 @@ from vgjax._linalg import scaled
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, reading_of, real_parts
-from vgjax.gradients._parts import over_lags, total_gradient
+from vgjax.gradients._parts import is_read_early, known, over_lags, total_gradient
 from vgjax.gradients._unrolled import (
     Graded,
+    Unrolled,
     at_level,
     graded,
     log_norm_of_all,
@@ -105,7 +106,10 @@ def lag_contributions(
     measured = system(step, carry, inputs, length)
     names, places = parameters(step, wrt)
     reading = reading_of(loss, measured)
-    found = _lag_contributions(measured, reading, places=places)
+    unrolled, read_early = _unrolled(measured, reading)
+    found = _lag_contributions(
+        measured, unrolled, places=places, read_early=known(read_early)
+    )
     norm, norms, fraction, gradient = found
     return LagContributions(
         jnp.arange(measured.T, dtype=jnp.int32),
@@ -116,9 +120,14 @@ def lag_contributions(
     )
 
 
-@partial(jax.jit, static_argnames="places")
-def _lag_contributions(system: System, reading: Reading, *, places):
+@jax.jit
+def _unrolled(system: System, reading: Reading) -> tuple[Unrolled, Array]:
     unrolled = unroll(system, reading)
+    return unrolled, is_read_early(unrolled)
+
+
+@partial(jax.jit, static_argnames=("places", "read_early"))
+def _lag_contributions(system: System, unrolled: Unrolled, *, places, read_early):
     back = pulls(system, places)
     dtype = system.product_dtype
     of_leaves = real_parts([system.arrays[i] for i in places])[1]
@@ -138,7 +147,9 @@ def _lag_contributions(system: System, reading: Reading, *, places):
         along = scaled(along, part.exponent - gradient.exponent)
         return log_norm_of_all(part, dtype), norms, along
 
-    norm, norms, along = over_lags(back, unrolled, system.T, measure)
+    norm, norms, along = over_lags(
+        back, unrolled, system.T, measure, read_early=read_early
+    )
     at_one = at_level(gradient, jnp.zeros((), jnp.int32))
     # As `jax.grad` has it: the conjugate of the derivative by both parts.
     leaves = [jnp.conj(a) if jnp.iscomplexobj(a) else a for a in of_leaves(at_one)]

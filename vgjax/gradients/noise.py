@@ -13,9 +13,10 @@ from vgjax import _calls
 from vgjax._system import OwnedArrays, System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, as_cotangents, reading_of
-from vgjax.gradients._parts import over_lags
+from vgjax.gradients._parts import is_read_early, known, over_lags
 from vgjax.gradients._unrolled import (
     Graded,
+    Unrolled,
     at_level,
     log_norm_of_all,
     parameters,
@@ -93,7 +94,10 @@ def signal_to_noise(
     _, places = parameters(step, wrt)
     reading = reading_of(loss.member(), measured)
     batch = jax.tree.map(jnp.asarray, (jax.tree.leaves(carry), inputs, loss.arrays))
-    found = _signal_to_noise(measured, reading, batch, places=places)
+    unrolled, read_early = _unrolled(measured, reading, batch)
+    found = _signal_to_noise(
+        measured, unrolled, places=places, read_early=known(read_early)
+    )
     return SignalToNoise(jnp.arange(measured.T, dtype=jnp.int32), *found)
 
 
@@ -162,13 +166,18 @@ def _member(batch: Any) -> Any:
     return jax.tree.map(lambda a: a[0], batch)
 
 
-@partial(jax.jit, static_argnames="places")
-def _signal_to_noise(system: System, reading: Reading, batch, *, places):
+@jax.jit
+def _unrolled(system: System, reading: Reading, batch) -> tuple[Unrolled, Array]:
     def one(carry, inputs, arrays):
         member = replace(system.from_carry(carry), inputs=inputs)
         return unroll(member, replace(reading, arrays=arrays))
 
     unrolled = jax.vmap(one)(*batch)
+    return unrolled, is_read_early(unrolled, jax.vmap)
+
+
+@partial(jax.jit, static_argnames=("places", "read_early"))
+def _signal_to_noise(system: System, unrolled: Unrolled, *, places, read_early):
     dtype, B = system.product_dtype, len(unrolled.before.state)
     error = 0.5 * math.log(B * (B - 1))
 
@@ -181,5 +190,12 @@ def _signal_to_noise(system: System, reading: Reading, batch, *, places):
         return signal, log_norm_of_all(Graded(off, top), dtype) - error
 
     back = pulls(system, places)
-    signal, noise = over_lags(back, unrolled, system.T, measure, jax.vmap)
+    signal, noise = over_lags(
+        back,
+        unrolled,
+        system.T,
+        measure,
+        read_early=read_early,
+        vectorised=jax.vmap,
+    )
     return signal, noise, jnp.exp(signal - noise)
