@@ -44,11 +44,9 @@ def report_first_answers(toy):
     print("program, and the ratio of the seconds to the plain program:")
     print("    case        plain  lines   vgjax  lines   ratio  aim")
     for case, aim in AIMS.items():
-        found = {}
-        for kind in ("plain", "vgjax"):
-            seen = [_first(case, kind, toy) for _ in range(1 if toy else 3)]
-            found[kind] = statistics.median(seen), _first(case, kind, toy, lines=True)
-        (plain, few), (ours, many) = found["plain"], found["vgjax"]
+        (plain, few), (ours, many) = (
+            _seconds_and_lines(case, kind, toy) for kind in ("plain", "vgjax")
+        )
         ratio = ours / plain
         aimed = "" if aim is None else f"{aim}: {verdict(ratio, aim)}"
         print(
@@ -59,21 +57,28 @@ def report_first_answers(toy):
     print()
 
 
-def _first(case, kind, toy, *, lines=False):
-    """Seconds of a first call in a fresh process, or lines of its largest program."""
+def _seconds_and_lines(case, kind, toy):
+    seconds, lines = _first(case, kind, toy, dump=True)
+    if not toy:  # writing programs out takes time
+        seen = [_first(case, kind, toy)[0] for _ in range(3)]
+        seconds = statistics.median(seen)
+    return seconds, lines
+
+
+def _first(case, kind, toy, *, dump=False):
+    """Seconds of a first call in a fresh process, and lines of its largest program."""
     # A cache would answer instead of the compiler.
     kept = dict(os.environ)
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     try:
         with tempfile.TemporaryDirectory() as folder:
-            if lines:
+            if dump:
                 os.environ["JAX_DUMP_IR_TO"] = folder
             out = call("first_answer", case, kind, toy, threads="1", capture=True)
-            if not lines:
-                return float(out)
             programs = pathlib.Path(folder).rglob("*.mlir")
-            return max(path.read_text().count("\n") for path in programs)
+            sizes = [path.read_text().count("\n") for path in programs]
+            return float(out), max(sizes, default=0)
     finally:
         os.environ.clear()
         os.environ.update(kept)

@@ -1,4 +1,4 @@
-"""Steps from linen, Equinox and plain functions; and that none is traced twice."""
+"""Steps from linen, Equinox and plain functions; and that none is compiled twice."""
 
 import equinox
 import jax
@@ -6,16 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from counting import compilations
 from flax import linen, nnx
 
 import vgjax
 from vgjax import cells
-
-CALLS = []  # one entry each time that the Python of a step below runs
-TRACES = []  # one entry for each program that JAX traces, ours or not
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, _, **__: TRACES.append(event) if "jaxpr_trace" in event else None
-)
 
 
 class NnxTanh(nnx.Module):
@@ -23,7 +18,6 @@ class NnxTanh(nnx.Module):
         self.W = nnx.Param(W)
 
     def __call__(self, h, x):
-        CALLS.append("nnx")
         h = jnp.tanh(self.W[...] @ h + x)
         return h, h
 
@@ -33,7 +27,6 @@ class LinenTanh(linen.Module):
 
     @linen.compact
     def __call__(self, h, x):
-        CALLS.append("linen")
         W = self.param("W", linen.initializers.zeros, (self.features,) * 2, h.dtype)
         h = jnp.tanh(W @ h + x)
         return h, h
@@ -43,12 +36,10 @@ class EquinoxTanh(equinox.Module):
     W: jax.Array
 
     def __call__(self, x, h):
-        CALLS.append("equinox")
         return jnp.tanh(self.W @ h + x)
 
 
 def plain_tanh(params, h, x):
-    CALLS.append("function")
     h = jnp.tanh(params["W"] @ h + x)
     return h, h
 
@@ -75,16 +66,15 @@ def problem(seed, dtype):
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_new_weights_of_the_same_shape_are_not_traced_again(kind, dtype, tolerance):
+def test_new_weights_of_the_same_shape_are_not_compiled_again(kind, dtype, tolerance):
     for measure in MEASURE.values():
         W, h, x = problem(1, dtype)
         first = measure(MAKE[kind](W), h, x)
         W, h, x = problem(2, dtype)
         step = MAKE[kind](W)
-        CALLS.clear()
-        TRACES.clear()
-        second = measure(step, h, x)
-        assert CALLS == TRACES == []
+        with compilations() as again:
+            second = measure(step, h, x)
+        assert again == []
         a, b = jax.tree.leaves(first)[-1], jax.tree.leaves(second)[-1]
         assert np.abs(np.asarray(a) - np.asarray(b)).max() > 0.01
     expected = jnp.tanh(W @ h + x[0])
@@ -92,22 +82,12 @@ def test_new_weights_of_the_same_shape_are_not_traced_again(kind, dtype, toleran
     tol = tolerance(1e-14, 1e-6)
     np.testing.assert_allclose(found.states[1], expected, atol=tol)
     np.testing.assert_allclose(found.outputs, found.states[1:], atol=tol)
-    vgjax.rollout(MAKE[kind](W[:2, :2]), h[:2], x[:, :2])
-    assert CALLS  # the counters count: a new size is a new program
-    assert TRACES
-
-
-def test_python_of_a_step_runs_once_for_all_the_functions(dtype):
-    W, h, x = problem(3, dtype)
-
-    def fresh(params, h, x):
-        CALLS.append("fresh")
-        return plain_tanh(params, h, x)
-
-    CALLS.clear()
-    for measure in (vgjax.rollout, vgjax.state_jacobians, vgjax.propagator):
-        measure(cells.from_function(fresh, {"W": W}), h, x)
-    assert CALLS.count("fresh") == 1
+    # The counter counts: a new length is a new program.
+    with compilations() as anew:
+        vgjax.rollout(
+            MAKE[kind](W), h, jnp.ones((5 + list(MAKE).index(kind), 3), dtype)
+        )
+    assert anew
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,7 @@ def test_norms_taken_out_layer_by_layer_add_up_to_that_of_the_whole():
 # Saturation
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_autodiff_loses_rows_and_directions_where_tanh_saturates(saturation, dtype):
@@ -325,6 +326,7 @@ def test_saturated_networks_have_the_same_weights_in_both_dtypes(cell):
         np.testing.assert_array_equal(np.asarray(a, np.float64), b)
 
 
+@pytest.mark.optimised
 def test_mean_field_foresees_more_blindness_in_float32_than_in_float64():
     module = load(SATURATION)
     predicted = module.predicted_fractions(module.Config(gains=(1.0, 4.0, 16.0)))
