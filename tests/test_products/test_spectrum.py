@@ -287,7 +287,7 @@ def test_newest_factor_stands_on_the_left(dtype):
     np.testing.assert_allclose(spectrum(chain, dtype)[-1], values, rtol=1e-5)
     last_two = np.log(np.linalg.svd(chain[2] @ chain[1], compute_uv=False))
     found = spectrum(chain, dtype, reverse=True)
-    np.testing.assert_allclose(found[1], last_two, rtol=1e-5)
+    np.testing.assert_allclose(found[1], last_two, rtol=1e-5, atol=1e-6)
 
 
 def test_same_answer_under_jit_and_vmap(dtype, tolerance):
@@ -372,6 +372,11 @@ def test_gradient_of_pushes_is_nan_and_not_wrong_after_an_annihilation(dtype):
     assert np.isfinite(grad(jnp.asarray(chain[:2], dtype))).all()
 
 
+def with_uneven_rows(most):
+    orders = np.random.default_rng(4).uniform(most, 0, (60, 8, 1))
+    return systems.gaussian_chain(3, 8, 60) * 10.0**orders
+
+
 CHAINS = {
     "gaussian": lambda: systems.gaussian_chain(1, 24, 60) / 5,
     "tanh": lambda: systems.tanh_chain(1, 16, 1.2, 60),
@@ -379,10 +384,8 @@ CHAINS = {
         np.eye(16) * 0.5
         + 0.05 * systems.gaussian_chain(2, 16, 60) * np.linspace(0.2, 1, 16)[:, None]
     ),
-    "uneven rows": lambda: (
-        systems.gaussian_chain(3, 8, 60)
-        * 10.0 ** np.random.default_rng(4).uniform(-3, 0, (60, 8, 1))
-    ),
+    "rows uneven in float32": lambda: with_uneven_rows(-1.7),
+    "rows uneven in float64": lambda: with_uneven_rows(-4),
     "several windows": lambda: systems.telescoping(
         5,
         -0.05 * np.arange(40)[None] + np.zeros((60, 1)),
@@ -391,7 +394,13 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("every", [1, 3, 20])
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.float64] * name.endswith("float64"))
+        for name in CHAINS
+    ],
+)
 def test_what_needs_no_care_reads_the_same_to_the_last_bit(name, every, dtype):
     chain = jnp.asarray(CHAINS[name](), dtype)
     options = {"every": every, "dtype": chain.dtype}
