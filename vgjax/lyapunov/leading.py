@@ -132,7 +132,7 @@ def leading_spectrum(
       is lost without a trace. In float32 eight values of a tanh network of N = 4096
       over 100 steps were 2e-6 off.
 
-      A sweep costs 2 T products of a Jacobian with k + 8 vectors, three evaluations of
+      A sweep costs 2 T products of a Jacobian with k + 8 vectors, four evaluations of
       each step, and factorisations of N (k + 8)^2; of a full space one of p^2 N (k +
       8)^2 every p sweeps, p up to 16. With s for `checkpoint_every`, memory is
       O((N + D) k + T N / s + s N), beside the inputs, of which 32 N (k + 8) numbers are
