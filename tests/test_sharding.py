@@ -1,9 +1,7 @@
 """Batches of networks spread over devices by `jax.shard_map`, with its checks on."""
 
-import subprocess
-import sys
-
 import pytest
+from running import run_as_a_user
 
 PROGRAM = """
 import jax
@@ -81,7 +79,5 @@ def test_shards_of_a_batch_give_what_the_batch_gives_to_the_last_bit(names, dtyp
     program = PROGRAM.format(
         wide=dtype(0).dtype == "float64", dtype=dtype(0).dtype.name, names=names
     )
-    found = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    found = run_as_a_user(program)
     assert found.stdout.split() == names, found.stderr

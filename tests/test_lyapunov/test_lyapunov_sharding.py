@@ -1,9 +1,7 @@
 """Batches spread over devices by `jax.shard_map`, with its checks on."""
 
-import subprocess
-import sys
-
 import pytest
+from running import run_as_a_user
 
 PROGRAM = """
 import jax
@@ -71,7 +69,5 @@ def test_shards_of_a_batch_give_what_the_batch_gives_to_the_last_bit(name, dtype
         inexact=INEXACT.get(name, ()),
         rtol=1e-9 if dtype(0).dtype == "float64" else 1e-3,
     )
-    found = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    found = run_as_a_user(program)
     assert found.stdout == "equal\n", found.stderr

@@ -227,6 +227,23 @@ def test_new_arrays_in_new_functions_compile_nothing(maker, T, measure, compiled
     assert not compiled
 
 
+def test_new_weights_of_a_sweep_compile_nothing(compiled):
+    def largest(factor):
+        def step(h, x):
+            del x
+            return factor * h, None
+
+        found = lyapunov.leading_spectrum(step, jnp.ones(12), k=1, length=9)
+        assert found.sweeps > 0
+        return found.log_singular_values[0] / 9
+
+    largest(jnp.full(12, 0.25))
+    assert compiled
+    compiled.clear()
+    np.testing.assert_allclose(largest(jnp.full(12, 0.5)), np.log(0.5), rtol=1e-5)
+    assert not compiled
+
+
 def test_a_closure_over_a_dict_reads_what_is_in_it_now():
     params = {"c": jnp.full(3, 0.25)}
     step = lambda h, x: (params["c"] * h + x, None)  # noqa: E731

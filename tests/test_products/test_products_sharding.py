@@ -1,10 +1,7 @@
 """Batches spread over devices by `jax.shard_map`, with its checks on."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+from running import run_as_a_user
 
 PROGRAM = """
 import jax
@@ -52,8 +49,5 @@ def test_shards_of_a_batch_give_what_the_batch_gives_to_the_last_bit(dtype):
     program = PROGRAM.format(
         wide=dtype(0).dtype == "float64", dtype=dtype(0).dtype.name
     )
-    run = [sys.executable, "-c", program]
-    # Without XLA's optimisations, gradients depend on the size of a batch.
-    users = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    found = subprocess.run(run, env=users, capture_output=True, text=True, check=False)
+    found = run_as_a_user(program)
     assert found.stdout == "equal\n", found.stderr

@@ -55,6 +55,29 @@ def test_zero_row_in_records_of_many_steps_and_in_reverse():
     np.testing.assert_allclose(found, slopes(matrices, 0), rtol=1e-9, atol=1e-10)
 
 
+def test_float32_under_jit():
+    matrices = with_a_zero_row(6, 3, 2)
+
+    def largest(matrices):
+        return product_spectrum(matrices, every=6).log_singular_values[0, 0]
+
+    found = jax.jit(jax.grad(largest))(jnp.asarray(matrices, jnp.float32))
+    np.testing.assert_allclose(found, slopes(matrices, 0), rtol=1e-3, atol=1e-4)
+
+
+def test_slopes_are_nan_once_a_factor_is():
+    matrices = with_a_zero_row(4, 3, 1)
+    matrices[3, 0, 0] = np.nan
+
+    def largest(matrices, r):
+        return product_spectrum(matrices).log_singular_values[r, 0]
+
+    assert np.isnan(jax.grad(largest)(matrices, 3)[:3]).all()
+    values = product_spectrum(matrices).log_singular_values
+    assert np.isnan(values[3]).all()
+    assert not np.isnan(values[:3]).any()
+
+
 def test_members_of_a_batch_keep_their_own_slopes():
     batch = np.stack([with_a_zero_row(4, 3, 1), with_a_zero_row(4, 3, 1, seed=1)])
     batch[1, 1, 1] = [0.3, -0.2, 0.5]  # nothing is annihilated here

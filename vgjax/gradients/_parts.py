@@ -49,7 +49,7 @@ def over_lags(
     """Measure the part of the gradient that travelled k steps, for each k in turn.
 
     Where `vectorised` is `jax.vmap`, `unrolled` is a batch, and so is what is measured.
-    If `read_early` is known, as `known` gives it, only one way there is compiled.
+    If `read_early` is no None, as of `concrete_or_none`, only one walk is compiled.
     """
 
     def walk(begin, advance):
@@ -85,7 +85,7 @@ def is_read_early(
     return jnp.any(vectorised(one)(unrolled))
 
 
-def known(flag: Array) -> bool | None:
+def concrete_or_none(flag: Array) -> bool | None:
     """The value of a flag; None under a trace."""
     return None if isinstance(flag, Tracer) else bool(flag)
 

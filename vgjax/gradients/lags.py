@@ -11,7 +11,12 @@ from vgjax._linalg import scaled
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, reading_of, real_parts
-from vgjax.gradients._parts import is_read_early, known, over_lags, total_gradient
+from vgjax.gradients._parts import (
+    concrete_or_none,
+    is_read_early,
+    over_lags,
+    total_gradient,
+)
 from vgjax.gradients._unrolled import (
     Graded,
     Unrolled,
@@ -86,7 +91,8 @@ def lag_contributions(
       Where the loss reads the last step alone, this costs three backward passes, O(T);
       otherwise T passes through all steps at once, O(T^2) work and O(T) memory. Under
       `jax.vmap` one member of the batch that reads an earlier step makes all pay for
-      it. The initial carry is no parameter.
+      it. Outside of a trace a first program says which of the two it is, and is waited
+      for. The initial carry is no parameter.
 
     Source:
       Bengio, Simard & Frasconi, IEEE Trans. Neural Networks 5, 157 (1994); Pascanu,
@@ -108,7 +114,7 @@ def lag_contributions(
     reading = reading_of(loss, measured)
     unrolled, read_early = _unrolled(measured, reading)
     found = _lag_contributions(
-        measured, unrolled, places=places, read_early=known(read_early)
+        measured, unrolled, places=places, read_early=concrete_or_none(read_early)
     )
     norm, norms, fraction, gradient = found
     return LagContributions(

@@ -13,7 +13,7 @@ from vgjax import _calls
 from vgjax._system import OwnedArrays, System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, as_cotangents, reading_of
-from vgjax.gradients._parts import is_read_early, known, over_lags
+from vgjax.gradients._parts import concrete_or_none, is_read_early, over_lags
 from vgjax.gradients._unrolled import (
     Graded,
     Unrolled,
@@ -75,7 +75,8 @@ def signal_to_noise(
 
     Notes:
       Costs what `lag_contributions` does for every member; holds B gradients, not T B.
-      One member whose loss reads an earlier step than the last makes all pay for it.
+      One member whose loss reads an earlier step than the last makes all pay for it;
+      outside of a trace a first program says whether one does, and is waited for.
 
     Examples:
       >>> import jax, jax.numpy as jnp, vgjax
@@ -96,7 +97,7 @@ def signal_to_noise(
     batch = jax.tree.map(jnp.asarray, (jax.tree.leaves(carry), inputs, loss.arrays))
     unrolled, read_early = _unrolled(measured, reading, batch)
     found = _signal_to_noise(
-        measured, unrolled, places=places, read_early=known(read_early)
+        measured, unrolled, places=places, read_early=concrete_or_none(read_early)
     )
     return SignalToNoise(jnp.arange(measured.T, dtype=jnp.int32), *found)
 

@@ -21,6 +21,9 @@ from jax import Array
 
 from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr, varying_like
 
+# Numbers of a basis that is kept for the next call.
+_LARGEST_KEPT = 2**18
+
 
 class Block(NamedTuple):
     """Where a chain of steps is, and the vectors that went along."""
@@ -63,7 +66,6 @@ def first_block(carry: Any, basis: Array, *references: Any) -> Block:
     return varying_like(block, block, *references)
 
 
-@lru_cache(maxsize=8)
 def random_basis(N: int, k: int, dtype: jnp.dtype) -> np.ndarray:
     """(N, k) orthonormal, always the same.
 
@@ -71,6 +73,13 @@ def random_basis(N: int, k: int, dtype: jnp.dtype) -> np.ndarray:
     and miss what grows outside of it. By NumPy: JAX's generator would be a quarter of
     the program that is compiled.
     """
+    # What takes long to make is not worth its memory: a call takes far longer.
+    draw = _drawn if N * k <= _LARGEST_KEPT else _drawn.__wrapped__
+    return draw(N, k, np.dtype(dtype))
+
+
+@lru_cache(maxsize=8)
+def _drawn(N: int, k: int, dtype: np.dtype) -> np.ndarray:
     normal = np.random.Generator(np.random.PCG64(0)).standard_normal((N, k))
     basis = np.linalg.qr(normal)[0].astype(dtype)
     basis.flags.writeable = False  # it is kept

@@ -163,7 +163,7 @@ def push_plainly(
     finite = jnp.all(jnp.isfinite(matrix), axis=0)
     matrix, overall = _brought_near(matrix)
     image = _image(matrix, product.left, product.exponents)
-    order = _sorted_if_uneven(image)
+    order = _sorted_if_needed(image)
     Q, R = jnp.linalg.qr(order.even)
     Q = _with_rows_back(Q, order)
     scale = image.scale[order.columns]
@@ -266,14 +266,14 @@ def _image(matrix: Array, basis: Array, exponents: Array) -> _Image:
 class _Order(NamedTuple):
     """What of an image is factored, ``even[rows][:, columns]``."""
 
-    is_sorted: Array | None  # () bool; otherwise the image itself; None: always
+    is_sorted: Array | None  # () bool, False: as the image is; None: sorted in any case
     even: Array  # (N, N)
     rows: Array  # (N,)
     columns: Array  # (N,)
     row_size: Array  # (N,) in this order; of an image that is not sorted, the largest
 
 
-def _sorted_if_uneven(image: _Image) -> _Order:
+def _sorted_if_needed(image: _Image) -> _Order:
     """Sort columns by scale and rows by size, if they are far out of order.
 
     In float32 always: there most steps ask for it.
@@ -353,7 +353,7 @@ def _delicacy(
 def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
     """Factor ``matrix @ basis @ diag(2^exponents)``, with as much care as it takes."""
     image = _image(matrix, basis, exponents)
-    order = _sorted_if_uneven(image)
+    order = _sorted_if_needed(image)
     Q, R = qr(order.even)
     Q = _with_rows_back(Q, order)
     columns = order.columns

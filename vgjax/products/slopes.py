@@ -44,7 +44,7 @@ def with_slopes_of(whole: Array, values: Array, is_lost: Array) -> Array:
       whole: (N, N), the product up to a power of two.
       values: (N,) its log singular values, descending.
       is_lost: () whether to take the derivatives from `whole`. Of values that are below
-        half of its digits they are infinite, and of -inf 0.
+        half of its digits they are infinite, or 0 where 0 is found, and of -inf 0.
     """
     del whole, is_lost
     return values
