@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import compilations
 
 import vgjax
 from vgjax import lyapunov
@@ -204,16 +205,9 @@ def largest_of(step, T=14):
 
 @pytest.fixture
 def compiled():
-    """Names of what is compiled from now on."""
-    seen = []
-
-    def listen(name, *_, **__):
-        if "backend_compile" in name:
-            seen.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
+    """One entry for each program that is compiled from now on."""
+    with compilations() as found:
+        yield found
 
 
 @pytest.mark.parametrize(("maker", "T"), MAKERS.values(), ids=MAKERS)

@@ -49,7 +49,7 @@ def over_lags(
     """Measure the part of the gradient that travelled k steps, for each k in turn.
 
     Where `vectorised` is `jax.vmap`, `unrolled` is a batch, and so is what is measured.
-    If `read_early` is no None, as of `concrete_or_none`, only one walk is compiled.
+    Where `read_early` is None, as under a trace, both walks are compiled; else one.
     """
 
     def walk(begin, advance):

@@ -73,7 +73,7 @@ def random_basis(N: int, k: int, dtype: jnp.dtype) -> np.ndarray:
     and miss what grows outside of it. By NumPy: JAX's generator would be a quarter of
     the program that is compiled.
     """
-    # What takes long to make is not worth its memory: a call takes far longer.
+    # A large one is made anew: it would take much memory, and a call takes far longer.
     draw = _drawn if N * k <= _LARGEST_KEPT else _drawn.__wrapped__
     return draw(N, k, np.dtype(dtype))
 

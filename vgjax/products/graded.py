@@ -155,7 +155,7 @@ def push_plainly(
 ) -> tuple[GradedProduct, Array]:
     """Push as if no care were needed, and say whether it was.
 
-    Where it was not, this is `push_unbalanced` to the last bit, in a third of the
+    Where it was not, this is `push_unbalanced` to the last bit, in a shorter
     program. Where it was, the product is worth nothing. A `diagonal` product has the
     identity for its `right`.
     """

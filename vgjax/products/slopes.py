@@ -53,6 +53,7 @@ def with_slopes_of(whole: Array, values: Array, is_lost: Array) -> Array:
 @with_slopes_of.defjvp
 def _with_slopes_of_rule(primals, tangents):
     (whole, values, is_lost), (moved, slopes, _) = primals, tangents
+    references = (*primals, moved, slopes)
 
     def from_whole(moved, slopes):
         U, sizes, V = jnp.linalg.svd(whole)
@@ -60,7 +61,8 @@ def _with_slopes_of_rule(primals, tangents):
         is_seen = sizes > eps**0.5 * sizes[0]
         along = jnp.sum(matmul(U.T, moved) * V, axis=1)
         found = jnp.where(values == -jnp.inf, 0, along / jnp.where(is_seen, sizes, 1))
-        # Not NaN: its product with the 0 of a value that nobody asks for is NaN, too.
+        # Not NaN: in reverse mode its product with the zero cotangent of a value that
+        # nobody asks for would be NaN, and spoil the others.
         is_unseen = ~is_seen & (values != -jnp.inf)
         beyond_range = 2 * int(jnp.finfo(found.dtype).maxexp)
         found = scaled(found, jnp.where(is_unseen, beyond_range, 0))
@@ -68,8 +70,6 @@ def _with_slopes_of_rule(primals, tangents):
 
     def as_they_are(_, slopes):
         return varying_like(slopes, *references)
-
-    references = (*primals, moved, slopes)
 
     some = any_in_batch(is_lost)
     return values, jax.lax.cond(some, from_whole, as_they_are, moved, slopes)

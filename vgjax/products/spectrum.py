@@ -86,8 +86,8 @@ def product_spectrum(
       others follow, they are right to half the digits, or more, of values that stayed
       within half the digits of the largest, 18 nats (float32: 8), in every partial
       product, and infinite or NaN of those that are further below in the last. Of a
-      value that fell below and came back they are off by eps times the depth of the
-      fall (after 30 nats 5e-5), without notice.
+      value that fell d nats below and came back they may be off by $eps \, e^d$ of
+      themselves (5e-5 was seen after 30 nats), without notice.
 
       Outside of a trace, the first call waits for its result: a plain program runs
       first, and one with more care after it where that asks for it.
@@ -232,7 +232,7 @@ def in_two_stages(
 ) -> Spectrum:
     """Run ``program(careful=...) -> (spectrum, needs care)``, first without care.
 
-    The program with care takes twice as long to compile, and most spectra need
+    The program with care takes longer to compile, and most spectra need
     none; then it is never made, and the answer is the same to the last bit. Where one
     of a `key` did, later ones go straight to it. Under a trace there is no looking at
     the flag: then, as told by `arguments`, only the program with care is run.
