@@ -1,19 +1,17 @@
-"""Count what JAX compiles."""
+"""Count what JAX compiles and traces."""
 
 import contextlib
+from functools import partial
 
 import jax
 
-_EVENT = "/jax/core/compile/backend_compile_duration"
-
 
 @contextlib.contextmanager
-def compilations():
-    """Yield a list that grows by one entry for each program compiled meanwhile."""
+def _counting(event):
     found = []
 
-    def heard(event, duration, **_):
-        if event == _EVENT:
+    def heard(name, duration, **_):
+        if name == event:
             found.append(duration)
 
     jax.monitoring.register_event_duration_secs_listener(heard)
@@ -21,3 +19,8 @@ def compilations():
         yield found
     finally:
         jax.monitoring.unregister_event_duration_listener(heard)
+
+
+# Each yields a list that grows by one entry for each program meanwhile.
+compilations = partial(_counting, "/jax/core/compile/backend_compile_duration")
+traces = partial(_counting, "/jax/core/compile/jaxpr_trace_duration")

@@ -73,7 +73,7 @@ class System:
         given = [*arrays, at.state, *at.passengers[:of_carry], *jax.tree.leaves(x)]
         results = self.program(self.constants, *given)
         state, passengers, changed, y = jax.tree.unflatten(self.program.out, results)
-        return Point(state, (*passengers, *changed)), y
+        return Point(state, (*passengers, *changed.arrays)), y
 
     def jacobian(self, at: Point, x: Any) -> tuple[Point, Array]:
         """Take one step: the next point, and its Jacobian (N, N), row = output."""
@@ -284,8 +284,6 @@ def system(
     # What varies over a mesh at the second step must do so when the first is traced.
     start = layout.flatten(leaves)
     start = varying_like(start, start, inputs, owned.arrays)
-    changing: list[int] = []
-    floating: list[int] = []  # those of them that could be differentiated
 
     def advance(arrays, state, passengers, x):
         # New lists: a module may change what it is given.
@@ -294,13 +292,14 @@ def system(
             result = call(owner, layout.unflatten(state, passengers), x)
         new, y = _calls.checked_pair(result)
         point = layout.flatten(kept(layout, new))
-        changing[:], changed = owned.changes(owner, arrays)
-        floating[:] = [i for i in changing if _is_inexact(arrays[i])]
-        return point.state, point.passengers, changed, y
+        places, changed = owned.changes(owner, arrays)
+        return point.state, point.passengers, _Changed(places, changed), y
 
     x = jax.tree.map(_one_step, inputs)
     try:
-        program, constants = traced(advance, owned.arrays, *start, x)
+        program, constants = traced(
+            advance, owned.arrays, *start, x, decided_by=(owned.rest, call, layout)
+        )
     except Exception as error:
         said = None
         if not str(error).startswith("Argument `"):
@@ -309,9 +308,10 @@ def system(
             raise
         raise ValueError(said) from error
     # Averages that nothing reads are no part of the state.
-    state, passengers, _, y = program.outputs()
+    state, passengers, changed, y = program.outputs()
     read_at = jax.tree.leaves((state, passengers, y))
     is_free = getattr(owner, "moves_statistics", False)
+    floating = [i for i in changed.places if _is_inexact(owned.arrays[i])]
     read = [i for i in floating if not is_free or program.depends(read_at, i)]
     if read:
         msg = (
@@ -320,11 +320,19 @@ def system(
             f"first, or move them into the carry."
         )
         raise ValueError(msg)
+    changing = changed.places
     changed = [owned.arrays[place] for place in changing]
     start = Point(start.state, (*start.passengers, *changed))
-    return System(
-        program, layout, tuple(changing), T, owned.arrays, constants, start, inputs
-    )
+    return System(program, layout, changing, T, owned.arrays, constants, start, inputs)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Changed:
+    """What a step put in the place of arrays that it owns."""
+
+    places: tuple[int, ...] = field(metadata={"static": True})
+    arrays: tuple
 
 
 class OwnedArrays:
@@ -335,7 +343,17 @@ class OwnedArrays:
         self.paths = [jax.tree_util.keystr(path) for path, _ in flat]
         self.leaves = [leaf for _, leaf in flat]
         self.places = [i for i, leaf in enumerate(self.leaves) if is_array(leaf)]
-        self.arrays = [jnp.asarray(self.leaves[i]) for i in self.places]
+        arrays = [self.leaves[i] for i in self.places]
+        # `jnp.asarray` takes 20 us to give an array back.
+        self.arrays = [a if isinstance(a, Array) else jnp.asarray(a) for a in arrays]
+
+    @property
+    def rest(self) -> Any:
+        """What was given, without its arrays."""
+        places = set(self.places)
+        return self.structure, [
+            leaf for i, leaf in enumerate(self.leaves) if i not in places
+        ]
 
     def put_back(self, arrays: list) -> Any:
         """Return what was given, with other arrays."""
@@ -344,7 +362,7 @@ class OwnedArrays:
             leaves[place] = array
         return jax.tree.unflatten(self.structure, leaves)
 
-    def changes(self, owner: Any, arrays: list) -> tuple[list[int], tuple]:
+    def changes(self, owner: Any, arrays: list) -> tuple[tuple[int, ...], tuple]:
         """Which arrays a step put others in the place of, and these."""
         leaves, structure = jax.tree.flatten(owner)
         if structure != self.structure:
@@ -356,7 +374,7 @@ class OwnedArrays:
         now = [leaves[place] for place in self.places]
         pairs = zip(arrays, now, strict=True)
         changing = [i for i, (old, new) in enumerate(pairs) if new is not old]
-        return changing, tuple(
+        return tuple(changing), tuple(
             jnp.asarray(now[i], arrays[i].dtype)
             if jnp.issubdtype(arrays[i].dtype, jnp.number)
             else now[i]

@@ -62,7 +62,9 @@ def reading_of(loss: Loss, system: System) -> Reading:
             return _checked_value(call(owned.put_back(list(arrays)), trajectory))
 
     trajectory = jax.eval_shape(trajectory_of, system)
-    program, constants = traced(value_of, owned.arrays, trajectory)
+    program, constants = traced(
+        value_of, owned.arrays, trajectory, decided_by=(owned.rest, call)
+    )
     return Reading(program, owned.arrays, constants)
 
 
