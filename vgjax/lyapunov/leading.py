@@ -394,7 +394,7 @@ def _from_the_product(system: System, k: int) -> LeadingSpectrum:
         at, J = system.jacobian(at, x)
         J = J.astype(dtype)
         product, is_lost = without_lost_derivative(balanced_if_due(product), is_lost)
-        return (push_unbalanced(product, J), extended(whole, J), is_lost), at, None
+        return (push_unbalanced(product, J)[0], extended(whole, J), is_lost), at, None
 
     start = (identity(N, dtype), jnp.eye(N, dtype=dtype), jnp.zeros((), bool))
     (product, whole, is_lost), *_ = system.scan(extend, start)

@@ -8,7 +8,6 @@ exact, and adding them up is exact. They run from -2^29 to 2^29 bits, +-3.7e8 na
 where one of them leaves this range every later singular value is NaN.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -117,7 +116,7 @@ def push(product: GradedProduct, matrix: Array) -> GradedProduct:
     product = varying_like(product, product, matrix)
     product = balanced_if_due(product)
     left = without_derivative_if(has_annihilated(product), product.left)
-    return push_unbalanced(product._replace(left=left), matrix)
+    return push_unbalanced(product._replace(left=left), matrix)[0]
 
 
 def balanced_if_due(product: GradedProduct) -> GradedProduct:
@@ -136,53 +135,71 @@ def has_annihilated(product: GradedProduct) -> Array:
     return jnp.any(product.exponents <= -_LARGEST)
 
 
-def push_unbalanced(product: GradedProduct, matrix: Array) -> GradedProduct:
-    """Push without a look at how long ago the product was last balanced."""
+def push_unbalanced(
+    product: GradedProduct, matrix: Array, *, diagonal: bool = False
+) -> tuple[GradedProduct, Array]:
+    """Push without a look at how long ago the product was last balanced.
+
+    Returns the product, and whether the matrix took care. A `diagonal` product has for
+    its `right` the identity, rows of zeros in it, or NaN.
+    """
     finite = jnp.all(jnp.isfinite(matrix))
     matrix = jnp.where(finite, matrix, jnp.eye(*matrix.shape, dtype=matrix.dtype))
     matrix, overall = _brought_near(matrix)
-    Q, exponents, M, columns = _factored(matrix, product.left, product.exponents)
-    right = matmul(M, product.right[columns])
+    factors, delicate = _factored(matrix, product.left, product.exponents)
+    right = _multiplied(factors.M, product.right, factors.columns, diagonal=diagonal)
     size = jnp.max(jnp.abs(right), axis=1)
-    exponents = jnp.where(size == 0, _ANNIHILATED, exponents + exponent(size) + overall)
+    exponents = factors.exponents + exponent(size) + overall
+    exponents = jnp.where(size == 0, _ANNIHILATED, exponents)
     held = finite & ~jnp.any((size != 0) & _is_out_of_range(exponents))
     right = jnp.where(held, scaled(right, -exponent(size)[:, None]), jnp.nan)
-    return GradedProduct(Q, exponents, right, product.rotation, product.age + 1)
+    product = GradedProduct(
+        factors.Q, exponents, right, product.rotation, product.age + 1
+    )
+    return product, delicate | ~finite
 
 
 def push_plainly(
     product: GradedProduct, matrix: Array, *, diagonal: bool
 ) -> tuple[GradedProduct, Array]:
-    """Push as if no care were needed, and say whether it was.
+    """Push as if no care were needed, and say where, (N,), it was.
 
     Where it was not, this is `push_unbalanced` to the last bit, in a shorter
-    program. Where it was, the product is worth nothing. A `diagonal` product has the
-    identity for its `right`.
+    program. Where it was, the product is worth nothing.
     """
-    # XLA's maxima on the CPU may pass over a NaN: it is looked for by itself.
-    finite = jnp.all(jnp.isfinite(matrix), axis=0)
     matrix, overall = _brought_near(matrix)
     image = _image(matrix, product.left, product.exponents)
     order = _sorted_if_needed(image)
     Q, R = jnp.linalg.qr(order.even)
     Q = _with_rows_back(Q, order)
     scale = image.scale[order.columns]
-    exponents = scale + exponent(jnp.diagonal(R))
+    pivots = jnp.diagonal(R)
+    exponents = scale + exponent(pivots)
     M = _ratios(R, scale, exponents)
     M_row = jnp.max(jnp.abs(M), axis=1)
-    if diagonal:
-        right = _with_columns_back(M, order)
-    else:
-        right = matmul(M, product.right[order.columns])
-    row = M_row if diagonal else jnp.max(jnp.abs(right), axis=1)
-    size = exponent(row)
+    right = _multiplied(M, product.right, order.columns, diagonal=diagonal)
+    size = exponent(M_row if diagonal else jnp.max(jnp.abs(right), axis=1))
     right = scaled(right, -size[:, None])
     exponents = exponents + size + overall
-    # One reduction over all reasons: a reduction is a kernel or two to compile.
-    reasons = _delicacy(matrix, product.left, image, order, R, M_row)
-    reasons = reasons | (image.row_size == 0) | _is_out_of_range(exponents) | ~finite
+    # Not reduced here: a reduction of flags is two kernels to compile, and one of the
+    # matrix for a NaN, which every column of its image has got, is three.
+    reasons = _delicacy(matrix, product.left, image, order, pivots, M_row)
+    reasons = reasons | (image.row_size == 0) | _is_out_of_range(exponents)
+    reasons = reasons | ~jnp.isfinite(pivots)
     product = GradedProduct(Q, exponents, right, product.rotation, product.age + 1)
-    return product, jnp.any(reasons)
+    return product, reasons
+
+
+def _multiplied(M: Array, right: Array, columns: Array, *, diagonal: bool) -> Array:
+    """M times `right`, whose rows are taken in some order.
+
+    Where `right` is the identity the columns of M are left in that order: what a
+    rotation would undo is lost where only values are wanted. M has got what `right` has
+    of zeros, but nothing of its NaN.
+    """
+    if diagonal:
+        return M + 0 * jnp.diagonal(right)[:, None]
+    return matmul(M, right[columns])
 
 
 def _brought_near(matrix: Array) -> tuple[Array, Array]:
@@ -305,17 +322,12 @@ def _sorted_if_needed(image: _Image) -> _Order:
 
 
 def _with_rows_back(Q: Array, order: _Order) -> Array:
-    return _if_sorted(order, lambda Q: jnp.zeros_like(Q).at[order.rows].set(Q), Q)
+    def back(Q):
+        return jnp.zeros_like(Q).at[order.rows].set(Q)
 
-
-def _with_columns_back(M: Array, order: _Order) -> Array:
-    return _if_sorted(order, lambda M: jnp.zeros_like(M).at[:, order.columns].set(M), M)
-
-
-def _if_sorted(order: _Order, back: Callable[[Array], Array], a: Array) -> Array:
     if order.is_sorted is None:
-        return back(a)
-    return jax.lax.cond(order.is_sorted, back, lambda a: a, a)
+        return back(Q)
+    return jax.lax.cond(order.is_sorted, back, lambda Q: Q, Q)
 
 
 def _delicacy(
@@ -323,19 +335,20 @@ def _delicacy(
     basis: Array,
     image: _Image,
     order: _Order,
-    R: Array,
+    pivots: Array,
     M_row: Array,
     alive: Array | None = None,
 ) -> Array:
     """(N,) What makes it necessary to factor again with more care, if anything.
 
-    `M_row` has the largest entries of the rows of M; `alive` None: all columns are.
+    `pivots` is the diagonal of R, `M_row` has the largest entries of the rows of M;
+    `alive` None: all columns are.
     """
     N, dtype, row_size = matrix.shape[0], matrix.dtype, order.row_size
-    # Round-off in R_jj is magnified by small pivots before it, and counts for more in
+    # Round-off in a pivot is magnified by small ones before it, and counts for more in
     # a column that is small because it cancelled. Taken too large this costs time.
     # A row of zeros has an exact zero for its pivot, which is no round-off.
-    share = jnp.abs(jnp.diagonal(R)) / jnp.where(row_size > 0, row_size, 1)
+    share = jnp.abs(pivots) / jnp.where(row_size > 0, row_size, 1)
     share = jnp.where(row_size > 0, share, 1)
     before = jnp.min(jnp.where(is_before(N), share[:, None], 1), axis=0)
     column_size = jnp.max(jnp.abs(matrix), axis=0)
@@ -350,8 +363,11 @@ def _delicacy(
     return weak | graded | (M_row > 2**_SLACK)
 
 
-def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
-    """Factor ``matrix @ basis @ diag(2^exponents)``, with as much care as it takes."""
+def _factored(matrix: Array, basis: Array, exponents: Array) -> tuple[_Factors, Array]:
+    """Factor ``matrix @ basis @ diag(2^exponents)``, with as much care as it takes.
+
+    Returns the factors, and whether it took any.
+    """
     image = _image(matrix, basis, exponents)
     order = _sorted_if_needed(image)
     Q, R = qr(order.even)
@@ -360,13 +376,15 @@ def _factored(matrix: Array, basis: Array, exponents: Array) -> _Factors:
     quick = _Factors(Q, *_scaled_triangle(R, image.scale[columns]), columns)
     alive = (exponents > -_LARGEST)[columns]
     M_row = jnp.max(jnp.abs(quick.M), axis=1)
-    delicate = jnp.any(_delicacy(matrix, basis, image, order, R, M_row, alive))
+    pivots = jnp.diagonal(R)
+    delicate = jnp.any(_delicacy(matrix, basis, image, order, pivots, M_row, alive))
 
     def with_care(quick):
         slow = _factored_with_care(matrix, basis, exponents)
         return jax.tree.map(lambda s, q: jnp.where(delicate, s, q), slow, quick)
 
-    return jax.lax.cond(any_in_batch(delicate), with_care, lambda q: q, quick)
+    some = any_in_batch(delicate)
+    return jax.lax.cond(some, with_care, lambda q: q, quick), delicate
 
 
 def _factored_with_care(matrix: Array, basis: Array, exponents: Array) -> _Factors:

@@ -155,21 +155,25 @@ def _couplings(product: GradedProduct, L: Array, alive: Array | None) -> Couplin
     gap = jnp.minimum(exponents[:-1] - exponents[1:], _limits(L.dtype).margin)
     gap = gap if alive is None else jnp.where(alive[1:], gap, 0)
     gap = jnp.concatenate([gap, jnp.zeros(1, gap.dtype)])
-    depth = jnp.where(is_before(len(L)), gap[:, None], 0).sum(0, dtype=gap.dtype)
-    return Couplings(exponents, depth, L, alive)
+    # A product of floats, which hold these whole numbers: sums of integers compile to
+    # more kernels.
+    depth = matmul(gap.astype(L.dtype), is_before(len(L)).astype(L.dtype))
+    return Couplings(exponents, depth.astype(gap.dtype), L, alive)
 
 
 def values_of(frame: Couplings) -> Array:
     """Log singular values, descending, from the couplings."""
     frame = frame._replace(L=_without_distractions(frame))
     diagonal = _log(jnp.abs(jnp.diagonal(frame.L)), frame.exponents)
-    off_diagonal = ~jnp.eye(len(frame.L), dtype=bool)
-    coupled = jnp.any((frame.L != 0) & off_diagonal)
+    off_diagonal = jnp.where(jnp.eye(len(frame.L), dtype=bool), 0, frame.L)
+    coupled = ~(jnp.sum(jnp.abs(off_diagonal)) == 0)  # NaN is one
 
     def from_svd(_):
         values = _by_windows(lambda *w: _window_values(frame, *w), frame, diagonal)
         return jnp.where(coupled, values, diagonal)
 
+    # Logs inside of the branches: outside, XLA joins them to what differs between the
+    # plain program and the careful one, and the last bit may differ, too.
     values = jax.lax.cond(any_in_batch(coupled), from_svd, lambda d: d, diagonal)
     if frame.alive is not None:
         values = jnp.where(frame.alive, values, -jnp.inf)

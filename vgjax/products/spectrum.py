@@ -10,7 +10,15 @@ from jax import Array
 from jax.core import Tracer
 
 from vgjax import _checks
-from vgjax._linalg import add_compensated, exponent, log_abs_det, scaled, varying_like
+from vgjax._linalg import (
+    add_compensated,
+    any_in_batch,
+    exponent,
+    log_abs_det,
+    log_abs_det_of_regular,
+    scaled,
+    varying_like,
+)
 from vgjax.products.graded import (
     PUSHES_PER_BALANCE,
     absorb,
@@ -159,12 +167,13 @@ def tracked_spectrum(
             product = balanced_if_due(product)
         if careful:
             product, is_lost = without_lost_derivative(product, is_lost)
-            product = push_unbalanced(product, matrix)
+            product, delicate = push_unbalanced(product, matrix, diagonal=every == 1)
             whole = extended(whole, matrix)
         else:
-            product, delicate = push_plainly(product, matrix, diagonal=every == 1)
-            needs_care = needs_care | delicate
-        log_det = add_compensated(high, low, _log_det(matrix))
+            delicate = None
+            product, reasons = push_plainly(product, matrix, diagonal=every == 1)
+            needs_care = needs_care | reasons
+        log_det = add_compensated(high, low, _log_det(matrix, delicate))
         return (carry, product, log_det, needs_care, is_lost, whole), None
 
     def record(state, xs):
@@ -186,25 +195,34 @@ def tracked_spectrum(
     zero = jnp.zeros((), dtype)
     product = identity(N, dtype)._replace(rotation=None)
     whole = product.left if careful else None
-    no = jnp.asarray(False)
-    start = (carry, product, (zero, zero), no, no, whole)
+    no = jnp.zeros((), bool)
+    nowhere = None if careful else jnp.zeros(N, bool)
+    start = (carry, product, (zero, zero), nowhere, no, whole)
     start = varying_like(start, carry, inputs)
     state, (values, log_det) = jax.lax.scan(records, start, inputs)
     steps = every * jnp.arange(1, R + 1, dtype=jnp.int32)
     spectrum = Spectrum(steps, values.reshape(R, N), log_det.reshape(R))
-    return spectrum, state[3]
+    return spectrum, no if careful else jnp.any(state[3])
 
 
 @jax.custom_jvp
-def _log_det(matrix):
-    return log_abs_det(matrix)
+def _log_det(matrix, is_delicate):
+    """``log |det|``; None for `is_delicate`: it is not."""
+    quick = log_abs_det_of_regular(matrix)
+    if is_delicate is None:
+        return quick
+
+    def with_care(quick):
+        return jnp.where(is_delicate, log_abs_det(matrix), quick)
+
+    return jax.lax.cond(any_in_batch(is_delicate), with_care, lambda q: q, quick)
 
 
 @_log_det.defjvp
 def _log_det_rule(primals, tangents):
     """Zero where it reads -inf, so that it makes no NaN of gradients beside it."""
-    (matrix,), (change,) = primals, tangents
-    found = log_abs_det(matrix)
+    (matrix, is_delicate), (change, _) = primals, tangents
+    found = _log_det(matrix, is_delicate)
     e = -exponent(jnp.max(jnp.abs(matrix)))
     eye = jnp.eye(len(matrix), dtype=matrix.dtype)
     regular = jnp.where(found == -jnp.inf, eye, scaled(matrix, e))
