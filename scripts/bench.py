@@ -2,7 +2,8 @@
 
     scripts/bench               the tables of speed and memory, about fifteen minutes
     scripts/bench --accuracy    worst errors beside their bounds, about ten minutes
-    scripts/bench --toy         both at toy size, to see that they run
+    scripts/bench --against C   this tree's calls as ratios to those of commit C
+    scripts/bench --toy         all at toy size, to see that they run
 
 Times are medians of several warm calls, after `block_until_ready`, in one process per
 setting of OPENBLAS_NUM_THREADS; those of leading spectra are first calls. Only ratios
@@ -18,6 +19,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import bench_against
 import bench_first_answers
 import bench_through_time
 from _measure import call, in_turn, peak_memory, start
@@ -31,12 +33,16 @@ def main():
     sys.stdout.reconfigure(line_buffering=True)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accuracy", action="store_true", help="errors, not times")
-    parser.add_argument("--toy", action="store_true", help="small sizes, both tables")
+    parser.add_argument("--against", metavar="COMMIT", help="calls of two commits")
+    parser.add_argument("--toy", action="store_true", help="small sizes, all tables")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
         name, *arguments = json.loads(options.part)
         PARTS[name](*arguments)
+        return
+    if options.against:
+        bench_against.report(options.against, options.toy)
         return
     if not options.accuracy:
         report_machine()

@@ -20,7 +20,7 @@ def owned(step: Any) -> tuple[Any, Callable]:
     `functools.partial` holds.
     """
     # A jitted function keeps what it closed over when it was traced.
-    while isinstance(step, jax.stages.Wrapped) and hasattr(step, "__wrapped__"):
+    while hasattr(step, "__wrapped__") and isinstance(step, jax.stages.Wrapped):
         step = inspect.unwrap(step, stop=lambda f: not hasattr(f, "lower"))
     if inspect.ismethod(step):
         return step.__self__, step.__func__

@@ -7,6 +7,7 @@ so that two closures made by one factory are one program with other numbers.
 """
 
 import functools
+import operator
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -144,17 +145,14 @@ def _circumstances(
         for leaf in leaves
     )
     mesh = jax.sharding.get_abstract_mesh()
-    return (found[0], types, _settings(), mesh), found[1]
-
-
-def _settings() -> tuple:
-    """What JAX is set to now, by contexts too."""
-    return tuple(getattr(jax.config, name) for name in _names_of_settings())
+    return (found[0], types, _settings()(jax.config), mesh), found[1]
 
 
 @functools.cache
-def _names_of_settings() -> tuple[str, ...]:
-    return tuple(name for name in jax.config.values if hasattr(jax.config, name))
+def _settings() -> Callable[[Any], tuple]:
+    """Read all that JAX is set to, by contexts too, off `jax.config`."""
+    names = [name for name in jax.config.values if hasattr(jax.config, name)]
+    return operator.attrgetter(*names)
 
 
 def _remember(key, program, constants, arrays) -> None:

@@ -316,7 +316,7 @@ def system(
     if read:
         msg = (
             f"Argument `step` must not change floating Variables while it steps, but "
-            f"changes {owned.paths[owned.places[read[0]]]}; call .eval() on the module "
+            f"changes {owned.paths[read[0]]}; call .eval() on the module "
             f"first, or move them into the carry."
         )
         raise ValueError(msg)
@@ -339,13 +339,18 @@ class OwnedArrays:
     """What a step or a loss owns, its arrays apart from the rest."""
 
     def __init__(self, owner: Any):
-        flat, self.structure = jax.tree_util.tree_flatten_with_path(owner)
-        self.paths = [jax.tree_util.keystr(path) for path, _ in flat]
-        self.leaves = [leaf for _, leaf in flat]
+        self.leaves, self.structure = jax.tree.flatten(owner)
         self.places = [i for i, leaf in enumerate(self.leaves) if is_array(leaf)]
         arrays = [self.leaves[i] for i in self.places]
         # `jnp.asarray` takes 20 us to give an array back.
         self.arrays = [a if isinstance(a, Array) else jnp.asarray(a) for a in arrays]
+
+    @functools.cached_property
+    def paths(self) -> list[str]:
+        """Where each array is in what was given, for sentences."""
+        owner = jax.tree.unflatten(self.structure, self.leaves)
+        flat = jax.tree_util.tree_leaves_with_path(owner)
+        return [jax.tree_util.keystr(flat[place][0]) for place in self.places]
 
     @property
     def rest(self) -> Any:

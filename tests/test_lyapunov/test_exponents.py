@@ -435,6 +435,9 @@ def test_masked_steps_neither_move_anything_nor_count(options):
     step, h, x = driven_tanh(T=360)
     measure = functools.partial(lyapunov.lyapunov_spectrum, step, h, burn_in=20)
     expected = measure(x, **options)
+    # Steps taken together are right to `tol`, 3e-7 by default, and no closer where the
+    # two programs round otherwise.
+    atol = 1e-12 if options else 1e-8
     anywhere = np.sort(np.random.default_rng(15).permutation(500)[:360])
     for where in (np.arange(360), anywhere):
         longer, mask = padded(x, where, 500)
@@ -442,7 +445,7 @@ def test_masked_steps_neither_move_anything_nor_count(options):
         assert found.steps[-1] == 340
         for name in ("exponents", "standard_error"):
             np.testing.assert_allclose(
-                getattr(found, name), getattr(expected, name), atol=1e-12, rtol=0
+                getattr(found, name), getattr(expected, name), atol=atol, rtol=0
             )
         plane = found.frame[:, :2].T @ expected.frame[:, :2]
         np.testing.assert_allclose(abs(np.linalg.det(plane)), 1, atol=1e-9)

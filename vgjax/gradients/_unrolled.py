@@ -75,14 +75,14 @@ def parameters(step: Step, wrt: Any = None) -> tuple[list[str], tuple[int, ...]]
     kinds = _variable_kinds(owner)
     names, places = [], []
     for i, array in enumerate(owned.arrays):
-        name = owned.paths[owned.places[i]]
+        name = owned.paths[i]
         if is_differentiable(array) and _is_wanted(name, kinds.get(name), wrt):
             names.append(name)
             places.append(i)
     if not names and wrt is not None:
         msg = (
             f"Argument `wrt` must choose some of the floating arrays that `step` owns, "
-            f"but chooses none of {[owned.paths[i] for i in owned.places]}."
+            f"but chooses none of {owned.paths}."
         )
         raise ValueError(msg)
     if not names:
