@@ -8,7 +8,7 @@ import pytest
 from flax import linen, nnx
 
 import vgjax
-from vgjax import cells
+from vgjax import cells, plots, theory
 
 ONE = np.float32
 CELL = nnx.GRUCell(1, 3, rngs=nnx.Rngs(0))
@@ -42,7 +42,7 @@ WRONG = {
     ),
     "a batch of carries and inputs": (
         (CELL, jnp.zeros((4, 3), ONE), jnp.ones((4, 5, 1), ONE)),
-        r"one trajectory.* shapes \(4, 3\) and \(4, 5, 1\).*jax\.vmap",
+        r"one trajectory.* shapes \(4, 3\) and \(4, 5, 1\).*jax\.vmap.*here 12 numbers",
     ),
     "a batch of inputs": (
         (CELL, CARRY, jnp.ones((4, 5, 1), ONE)),
@@ -146,14 +146,58 @@ def test_variables_of_linen_that_do_not_fit_get_one_sentence():
         cells.from_linen(module, [variables])
 
 
-def test_other_wrong_arguments_get_one_sentence():
-    with pytest.raises(TypeError, match="`reverse` must be True or False, but is 'no'"):
-        vgjax.jacobian_spectrum(CELL, CARRY, INPUTS, reverse="no")
-    chain = jnp.ones((2, 1, 1), ONE)
-    with pytest.raises(TypeError, match="`reverse` must be True or False, but is 1"):
-        vgjax.products.product_spectrum(chain, reverse=1)
-    for wrong in (None, np.ones((3, 2))):
-        with pytest.raises(TypeError, match="`spectrum` must be a Spectrum"):
-            vgjax.growth_rates(wrong)
-        with pytest.raises(TypeError, match="`product` must be a GradedProduct"):
-            vgjax.products.push(wrong, np.eye(2))
+CHAIN = np.ones((2, 1, 1), ONE)
+OTHERS = {
+    "reverse as text": (
+        lambda: vgjax.jacobian_spectrum(CELL, CARRY, INPUTS, reverse="no"),
+        "`reverse` must be True or False, but is 'no'",
+    ),
+    "reverse as a number": (
+        lambda: vgjax.products.product_spectrum(CHAIN, reverse=1),
+        "`reverse` must be True or False, but is 1",
+    ),
+    "rates of nothing": (
+        lambda: vgjax.growth_rates(None),
+        "`spectrum` must be a Spectrum, .*but is NoneType",
+    ),
+    "rates of an array": (
+        lambda: vgjax.growth_rates(np.ones((3, 2))),
+        "`spectrum` must be a Spectrum, .*but is ndarray",
+    ),
+    "a plot of an array": (
+        lambda: plots.spectrum(np.ones((3, 2))),
+        "`spectrum` must be a Spectrum, .*but is ndarray",
+    ),
+    "a push onto nothing": (
+        lambda: vgjax.products.push(None, np.eye(2)),
+        "`product` must be a GradedProduct, .*but is NoneType",
+    ),
+    "a push onto an array": (
+        lambda: vgjax.products.push(np.eye(2), np.eye(2)),
+        "`product` must be a GradedProduct, .*but is ndarray",
+    ),
+    "powers up to a number": (
+        lambda: theory.power_spectrum(np.eye(2, dtype=ONE), 100),
+        r"`steps` must have shape \(R,\), such as \[100\], but is the scalar 100",
+    ),
+    "a batch of inputs for one carry": (
+        lambda: vgjax.gradients.signal_to_noise(
+            CELL, CARRY, jnp.ones((4, 5, 1), ONE), lambda run: run.carry.sum()
+        ),
+        r"`carry` must have the batch along its leading axis, .*broadcast_to",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_wrong_call_gets_one_sentence(kind):
+    call, sentence = OTHERS[kind]
+    with pytest.raises((TypeError, ValueError), match=sentence) as caught:
+        call()
+    assert str(caught.value).startswith("Argument `")
+
+
+def test_a_radius_beyond_the_floats_is_infinite(dtype):
+    largest = np.finfo(dtype).max
+    W = np.full((2, 2), largest, dtype)
+    assert theory.pseudospectral_radius(W, largest) == np.inf

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -141,7 +142,8 @@ def hint(error: Exception, step: Any, carry: Any, inputs: Any) -> str | None:
         return (
             f"Arguments `carry` and `inputs` must be those of one trajectory, but have "
             f"shapes {_listed(shapes)} and {_listed([a.shape for a in leaves])}, which "
-            f"the step does not take; for a batch write jax.vmap."
+            f"the step does not take; for a batch write jax.vmap, because all of a "
+            f"carry, here {sum(map(math.prod, shapes))} numbers, is one state."
         )
     if _is_nnx_module(step) and _takes_one(step):
         return (

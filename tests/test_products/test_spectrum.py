@@ -149,6 +149,19 @@ def test_the_largest_and_smallest_numbers_that_floats_hold_are_no_zeros(dtype):
 
 
 @pytest.mark.float64
+@pytest.mark.parametrize("factor", [1e300, 1e-300])
+def test_scales_beyond_those_of_a_product_are_nan_and_not_infinite(factor):
+    found = products.product_spectrum(jnp.full((600_000, 1, 1), factor), every=100_000)
+    expected = np.asarray(found.steps) * np.log(factor)
+    # Beyond 2^29 bits, 3.72e8 nats: 6e5 factors have 4.1e8.
+    within = np.abs(expected) < 2**29 * np.log(2)
+    assert within.sum() == 5
+    expected = np.where(within, expected, np.nan)
+    values = found.log_singular_values[:, 0]
+    np.testing.assert_allclose(values, expected, rtol=1e-14)
+
+
+@pytest.mark.float64
 @pytest.mark.parametrize("gain", [8.0, 16.0])
 @pytest.mark.parametrize("direction", ["prefixes", "suffixes"])
 def test_rows_deep_in_saturation_keep_their_digits(gain, direction):
