@@ -280,6 +280,42 @@ def test_steps_in_which_nothing_changed_are_not_traced_again():
         assert traced == []
 
 
+def last_of(trajectory):
+    return trajectory.carry.sum()
+
+
+MEASURES = {
+    "rollout": vgjax.rollout,
+    "state_jacobians": vgjax.state_jacobians,
+    "input_jacobians": vgjax.jacobians.input_jacobians,
+    "propagator": vgjax.propagator,
+    "saturation": vgjax.jacobians.saturation,
+    "jacobian_spectrum": vgjax.jacobian_spectrum,
+    "lyapunov_spectrum": vgjax.lyapunov_spectrum,
+    "covariant_vectors": vgjax.lyapunov.covariant_vectors,
+    "leading_spectrum": functools.partial(vgjax.lyapunov.leading_spectrum, k=1),
+    "cotangents": lambda *run: vgjax.gradients.cotangents(*run, last_of),
+    "lag_contributions": lambda *run: vgjax.gradients.lag_contributions(*run, last_of),
+    "gradient_flow": lambda *run: vgjax.gradients.gradient_flow(*run, last_of),
+    "alignment": lambda *run: vgjax.gradients.alignment(*run, last_of),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_the_python_of_a_step_runs_once_a_call(name, dtype):
+    runs = []
+
+    def network(W, h, x):
+        runs.append(1)
+        return jnp.tanh(W @ h + x), h
+
+    step = cells.from_function(network, jnp.eye(12, dtype=dtype))
+    x = jnp.ones((20, 12), dtype)
+    # Traced and not compiled, which would take long.
+    jax.eval_shape(lambda h: MEASURES[name](step, h, x), jnp.ones(12, dtype))
+    assert len(runs) == 1
+
+
 def test_a_change_of_the_settings_or_the_arguments_is_a_new_trace():
     def step(h, _):
         return 0.5 * jnp.arange(2).astype(h.dtype) * h, jnp.arange(2) / 3

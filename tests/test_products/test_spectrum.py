@@ -424,6 +424,13 @@ def test_what_needs_no_care_reads_the_same_to_the_last_bit(name, every, dtype):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("most", [-1.7, -4])
+def test_uneven_rows_agree_with_high_precision(most, dtype, tolerance):
+    chain = with_uneven_rows(most).astype(dtype)
+    answer = oracles.log_singular_values(chain.astype(np.float64), (1, 7, 30, 60), 600)
+    assert worst(spectrum(chain, dtype), answer) < tolerance(1e-10, 1e-2)
+
+
 def needy(kind):
     chain = systems.gaussian_chain(1, 4, 8)
     chain[3] = {
@@ -435,13 +442,18 @@ def needy(kind):
         "nan": chain[3] * np.nan,
         "one nan": chain[3] * np.where(np.arange(4) == 2, np.nan, 1),
         "inf": chain[3] * np.inf,
+        "last nan": np.where(np.arange(16).reshape(4, 4) == 15, np.nan, chain[3]),
+        "first inf": np.where(np.arange(16).reshape(4, 4) == 0, np.inf, chain[3]),
     }[kind]
     return chain
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["zero", "row", "column", "columns", "rank", "nan", "one nan", "inf"],
+    [
+        *("zero", "row", "column", "columns", "rank"),
+        *("nan", "one nan", "inf", "last nan", "first inf"),
+    ],
 )
 def test_what_needs_care_is_told_and_gets_it(kind, dtype):
     chain = jnp.asarray(needy(kind), dtype)

@@ -137,7 +137,8 @@ def leading_spectrum(
       8)^2 every p sweeps, p up to 16. With s for `checkpoint_every`, memory is
       O((N + D) k + T N / s + s N), beside the inputs, of which 32 N (k + 8) numbers are
       the space. Differentiate in forward mode (`jax.jacfwd`): how often it sweeps
-      depends on values, so there is no reverse mode.
+      depends on values, so there is no reverse mode. For N <= k + 8 nothing is swept:
+      it multiplies the Jacobians, and has both modes.
 
     Source:
       Subspace iteration with Rayleigh-Ritz values: Halko, Martinsson & Tropp, SIAM Rev.
