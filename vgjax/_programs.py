@@ -164,8 +164,8 @@ def _remember(key, program, constants, arrays) -> None:
                 return  # made on the way: nobody else holds it
             reads.append(weakref.ref(constant))
         else:
-            # The array of the user's may be written to.
-            kept = np.array(constant) if isinstance(constant, np.ndarray) else constant
+            # A copy: the array of the user's, which JAX only wraps, may be written to.
+            kept = constant if np.ndim(constant) == 0 else np.array(constant)
             reads.append(functools.partial(_itself, kept))
     _TRACED[key] = _Traced(program, reads)
     while len(_TRACED) > _MOST_REMEMBERED:
