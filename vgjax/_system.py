@@ -1,9 +1,9 @@
 """The System: a step, its first carry and its inputs, as one PyTree.
 
 Made once at the door of each public function by `system`, and the one argument of the
-jitted body behind it. What is static is the program of the step, traced to a jaxpr each
-time, and T; what is not are all arrays, those the step closes over too. So a closure
-made anew is not compiled anew, and one whose arrays changed does not read old ones.
+jitted body behind it. What is static is the program of the step, its jaxpr, and T; what
+is not are all arrays, those the step closes over too. So a closure made anew is not
+compiled anew, and one whose arrays changed does not read old ones.
 """
 
 import functools

@@ -207,7 +207,7 @@ def tracked_spectrum(
 
 @jax.custom_jvp
 def _log_det(matrix, is_delicate):
-    """``log |det|``; None for `is_delicate`: it is not."""
+    """``log |det|``, as exact as the matrix is delicate; None: it is not."""
     quick = log_abs_det_of_regular(matrix)
     if is_delicate is None:
         return quick
