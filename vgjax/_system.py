@@ -284,21 +284,12 @@ def system(
     # What varies over a mesh at the second step must do so when the first is traced.
     start = layout.flatten(leaves)
     start = varying_like(start, start, inputs, owned.arrays)
-
-    def advance(arrays, state, passengers, x):
-        # New lists: a module may change what it is given.
-        owner = owned.put_back(list(arrays))
-        with jax.default_matmul_precision("highest"):
-            result = call(owner, layout.unflatten(state, passengers), x)
-        new, y = _calls.checked_pair(result)
-        point = layout.flatten(kept(layout, new))
-        places, changed = owned.changes(owner, arrays)
-        return point.state, point.passengers, _Changed(places, changed), y
-
     x = jax.tree.map(_one_step, inputs)
     try:
         program, constants = traced(
-            advance, owned.arrays, *start, x, decided_by=(owned.rest, call, layout)
+            _flat_step(call, owned, layout),
+            *(owned.arrays, *start, x),
+            decided_by=(owned.rest, call, layout),
         )
     except Exception as error:
         said = None
@@ -307,23 +298,43 @@ def system(
         if said is None:
             raise
         raise ValueError(said) from error
-    # Averages that nothing reads are no part of the state.
-    state, passengers, changed, y = program.outputs()
-    read_at = jax.tree.leaves((state, passengers, y))
-    is_free = getattr(owner, "moves_statistics", False)
-    floating = [i for i in changed.places if _is_inexact(owned.arrays[i])]
-    read = [i for i in floating if not is_free or program.depends(read_at, i)]
-    if read:
-        msg = (
-            f"Argument `step` must not change floating Variables while it steps, but "
-            f"changes {owned.paths[read[0]]}; call .eval() on the module "
-            f"first, or move them into the carry."
-        )
-        raise ValueError(msg)
-    changing = changed.places
+    changing = _checked_changes(program, owned, owner)
     changed = [owned.arrays[place] for place in changing]
     start = Point(start.state, (*start.passengers, *changed))
     return System(program, layout, changing, T, owned.arrays, constants, start, inputs)
+
+
+def _flat_step(call: Callable, owned: "OwnedArrays", layout: Layout) -> Callable:
+    """``call(owner, carry, x)`` as a function of arrays, states and passengers."""
+
+    def advance(arrays, state, passengers, x):
+        # New lists: a module may change what it is given.
+        owner = owned.put_back(list(arrays))
+        with jax.default_matmul_precision("highest"):
+            result = call(owner, layout.unflatten(state, passengers), x)
+        new, y = _calls.checked_pair(result)
+        point = layout.flatten(kept(layout, new))
+        return point.state, point.passengers, owned.changes(owner, arrays), y
+
+    return advance
+
+
+def _checked_changes(program: Program, owned: "OwnedArrays", owner: Any) -> tuple:
+    """Places of the arrays that a step changes, refused where one is floating."""
+    state, passengers, changed, y = program.outputs()
+    floating = [i for i in changed.places if _is_inexact(owned.arrays[i])]
+    # Averages that nothing reads are no part of the state.
+    if getattr(owner, "moves_statistics", False):
+        read_at = jax.tree.leaves((state, passengers, y))
+        floating = [i for i in floating if program.depends(read_at, i)]
+    if floating:
+        msg = (
+            f"Argument `step` must not change floating Variables while it steps, but "
+            f"changes {owned.paths[floating[0]]}; call .eval() on the module "
+            f"first, or move them into the carry."
+        )
+        raise ValueError(msg)
+    return changed.places
 
 
 @jax.tree_util.register_dataclass
@@ -367,7 +378,7 @@ class OwnedArrays:
             leaves[place] = array
         return jax.tree.unflatten(self.structure, leaves)
 
-    def changes(self, owner: Any, arrays: list) -> tuple[tuple[int, ...], tuple]:
+    def changes(self, owner: Any, arrays: list) -> _Changed:
         """Which arrays a step put others in the place of, and these."""
         leaves, structure = jax.tree.flatten(owner)
         if structure != self.structure:
@@ -379,12 +390,13 @@ class OwnedArrays:
         now = [leaves[place] for place in self.places]
         pairs = zip(arrays, now, strict=True)
         changing = [i for i, (old, new) in enumerate(pairs) if new is not old]
-        return tuple(changing), tuple(
+        kept_types = tuple(
             jnp.asarray(now[i], arrays[i].dtype)
             if jnp.issubdtype(arrays[i].dtype, jnp.number)
             else now[i]
             for i in changing
         )
+        return _Changed(tuple(changing), kept_types)
 
 
 def _one_step(leaf: Array) -> Any:
