@@ -1,10 +1,14 @@
 """Traces serve again where nothing that they depend on changed, and nowhere else."""
 
+import collections
+import enum
 import functools
 import gc
 import sys
 import types
 import weakref
+from time import perf_counter_ns
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +19,7 @@ from flax import nnx
 
 import vgjax
 from vgjax import _programs, cells
+from vgjax._keys import fingerprint
 
 GAIN = 1.0
 TABLE = {"gains": [1.0, 1.0]}
@@ -195,7 +200,96 @@ def draws_of_numpy():
     return step, lambda: np.random.seed(2)
 
 
+def numpy_by_another_name():
+    def step(h, x, xp=np):
+        return np.float32(xp.random.get_state()[1][0]) * h, x
+
+    np.random.seed(1)
+    return step, lambda: np.random.seed(2)
+
+
+class Pair(NamedTuple):
+    bias: float
+
+    def scale(self, h):
+        return GAIN * h + self.bias
+
+
+def a_global_behind_a_method_of_a_tuple():
+    pair = Pair(0.0)
+    return lambda h, x: (pair.scale(h), x), a_global_number()[1]
+
+
+class Scale(float):
+    """A number whose value is in none of its attributes."""
+
+
+def a_kind_of_number():
+    scales = {"now": Scale(1)}
+    return lambda h, x: (scales["now"] * h, x), lambda: scales.update(now=Scale(2))
+
+
+class Gate(enum.Enum):
+    OPEN = 1
+
+    def scale(self, h):
+        return GAIN * self.value * h
+
+
+def a_global_behind_an_enum():
+    gate = Gate.OPEN
+    return lambda h, x: (gate.scale(h), x), a_global_number()[1]
+
+
+class Settings(dict):
+    gain = 1.0
+
+
+def an_attribute_of_a_kind_of_dictionary():
+    settings = Settings()
+    return lambda h, x: (settings.gain * h, x), lambda: setattr(settings, "gain", 2.0)
+
+
+def a_default_factory():
+    gains = collections.defaultdict(lambda: 1.0)
+
+    def change():
+        gains.clear()
+        gains.default_factory = lambda: 2.0
+
+    return lambda h, x: (gains["gain"] * h, x), change
+
+
+def a_cache():
+    @functools.lru_cache
+    def gain():
+        return GAIN
+
+    def change():
+        globals()["GAIN"] = 2.0
+        last_state(step)
+        gain.cache_clear()
+
+    def step(h, x):
+        return gain() * h, x
+
+    return step, change
+
+
+def a_number_in_an_array():
+    gain = np.ones((), np.float32)
+    return lambda h, x: (gain * h, x), lambda: gain.__setitem__((), 2)
+
+
 CHANGES = [
+    numpy_by_another_name,
+    a_global_behind_a_method_of_a_tuple,
+    a_kind_of_number,
+    a_global_behind_an_enum,
+    an_attribute_of_a_kind_of_dictionary,
+    a_default_factory,
+    a_cache,
+    a_number_in_an_array,
     closure_over_a_list,
     closure_over_nested_arrays,
     numpy_in_place,
@@ -229,6 +323,9 @@ def world_as_it_was(monkeypatch):
     monkeypatch.setitem(TABLE, "gains", [1.0, 1.0])
     monkeypatch.setattr(Gained, "gain", 1.0)
     monkeypatch.setattr(Gained, "scale", Gained.scale)
+    drawn = np.random.get_state()
+    yield
+    np.random.set_state(drawn)
 
 
 @pytest.mark.parametrize("make", CHANGES, ids=lambda make: make.__name__)
@@ -237,6 +334,96 @@ def test_what_a_step_reads_is_read_anew(make):
     before = last_state(step)
     change()
     np.testing.assert_array_equal(last_state(step), 2 * before)
+
+
+def test_steps_that_differ_in_what_is_static_are_two():
+    def step(h, x, *, scale, shift):
+        return scale * h + shift, x
+
+    # Integers are static and floats are not: the same leaves in other places.
+    one = last_state(functools.partial(step, scale=3, shift=0.5))
+    two = last_state(functools.partial(step, scale=0.5, shift=3))
+    np.testing.assert_array_equal([one, two], [[3.5] * 2] * 2)
+    three = last_state(functools.partial(step, scale=0.25, shift=3))
+    np.testing.assert_array_equal(three, [3.25] * 2)
+
+
+def test_one_array_twice_is_not_two_equal_ones():
+    def same_or_twice(a, b):
+        return lambda h, x: (h if a is b else 2 * h, x)
+
+    a = np.ones(2)
+    np.testing.assert_array_equal(last_state(same_or_twice(a, a)), [1, 1])
+    np.testing.assert_array_equal(last_state(same_or_twice(a, a.copy())), [2, 2])
+
+
+def test_a_step_that_changes_what_it_reads_is_traced_each_time():
+    is_on = [False]
+
+    def step(h, x):
+        is_on[0] = not is_on[0]
+        return (2 if is_on[0] else 1) * h, x
+
+    found = [last_state(step)[0] for _ in range(5)]
+    assert found == [2, 1, 2, 1, 2]
+
+
+def test_callbacks_speak_to_their_own_run():
+    def run():
+        log = []
+
+        def step(h, x):
+            jax.debug.callback(log.append, h[0])
+            return 2 * h, x
+
+        last_state(step, length=3)
+        jax.effects_barrier()
+        return log
+
+    assert [len(run()) for _ in range(3)] == [3, 3, 3]
+
+
+def with_a_rule(slope, read=lambda slope: slope[0]):
+    @jax.custom_jvp
+    def same(h):
+        return h
+
+    same.defjvp(lambda h, t: (same(*h), read(slope) * t[0]))
+    return lambda h, x: (same(h), x)
+
+
+def slope_of(step):
+    found = vgjax.state_jacobians(step, jnp.ones(1, jnp.float32), length=1)
+    return float(found[0, 0, 0])
+
+
+def test_rules_of_derivatives_read_what_is_there_now():
+    old = [1.0]
+    step = with_a_rule(old)
+    last_state(step)
+    old[0] = 2.0
+    assert slope_of(with_a_rule([1.0])) == 1.0
+    assert slope_of(step) == 2.0
+    behind_a_module = with_a_rule(SETTINGS, lambda module: module.gain)
+    assert slope_of(behind_a_module) == 1.0
+    SETTINGS.gain = 2.0
+    assert slope_of(behind_a_module) == 2.0
+
+
+def clocked(h, x):
+    return perf_counter_ns() * h, x
+
+
+def by_batch(h, x):
+    return jax.lax.psum(1, "batch") * h, x
+
+
+@pytest.mark.parametrize(
+    "step", [clocked, by_batch, an_iterator()[0], an_import_within()[0]]
+)
+def test_what_depends_on_the_moment_has_no_fingerprint(step):
+    assert fingerprint(step) is None
+    assert fingerprint(over(2.0)) is not None
 
 
 def over(W):
@@ -261,9 +448,12 @@ def test_steps_in_which_nothing_changed_are_not_traced_again():
     x = jnp.ones((3, 2), jnp.float32)
     for make in [*(lambda step=step: step for step in kept), *made_anew]:
         jax.clear_caches()
-        last_state(make(), inputs=x)
+        _programs._TRACED.clear()
+        with traces() as first:
+            last_state(make(), inputs=x)
         with traces() as traced:
             last_state(make(), inputs=x)
+        assert first
         assert traced == []
 
 

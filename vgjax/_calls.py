@@ -20,7 +20,8 @@ def owned(step: Any) -> tuple[Any, Callable]:
     The PyTree is the step itself, what a method is bound to, or what a
     `functools.partial` holds.
     """
-    # A jitted function keeps what it closed over when it was traced.
+    # A jitted function keeps what it closed over when it was traced. (`isinstance` of a
+    # protocol takes long.)
     while hasattr(step, "__wrapped__") and isinstance(step, jax.stages.Wrapped):
         step = inspect.unwrap(step, stop=lambda f: not hasattr(f, "lower"))
     if inspect.ismethod(step):

@@ -71,10 +71,13 @@ def angle_to_span(x: Array, basis: Array) -> Array:
 
 
 def log_abs_det_of_regular(matrix: Array) -> Array:
-    """``log |det|`` of a finite matrix far from singular, rows and columns alike."""
-    e = exponent(jnp.max(jnp.abs(matrix)))
-    pivots = jnp.diagonal(jax.lax.linalg.lu(scaled(matrix, -e))[0])
-    bits = (len(matrix) * e).astype(matrix.dtype)
+    """``log |det|`` of a finite matrix far from singular, its columns of like size.
+
+    Rows are brought near one: of rows of many sizes LU would pivot by size alone.
+    """
+    e = exponent(jnp.max(jnp.abs(matrix), axis=1))
+    pivots = jnp.diagonal(jax.lax.linalg.lu(scaled(matrix, -e[:, None]))[0])
+    bits = jnp.sum(e).astype(matrix.dtype)
     return jnp.sum(jnp.log(jnp.abs(pivots))) + bits * math.log(2)
 
 
@@ -197,7 +200,7 @@ def is_before(N: int) -> Array:
 def descending(values: Array) -> Array:
     """Indices that sort `values`, largest first; ties keep their order.
 
-    `descending=True` sorts what is reversed three times: more kernels to compile.
+    JAX reverses three arrays around a sort with `descending=True`: more to compile.
     """
     return jnp.argsort(-values, stable=True)
 

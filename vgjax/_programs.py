@@ -6,6 +6,7 @@ jaxpr of a function. Its arrays are arguments, those that the function closes ov
 so that two closures made by one factory are one program with other numbers.
 """
 
+import copy
 import functools
 import operator
 import weakref
@@ -13,7 +14,6 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 
@@ -27,9 +27,9 @@ class Program:
     `out` is the structure they had. Hashable, so that `jax.jit` may take it as static.
     """
 
-    def __init__(self, jaxpr: core.Jaxpr, out: Any, key: Hashable):
+    def __init__(self, jaxpr: core.Jaxpr, out: Any, key: Hashable, runs_later: bool):
         self.jaxpr, self.out = jaxpr, out
-        self._key, self._hash = key, hash(key)
+        self._key, self._hash, self._runs_later = key, hash(key), runs_later
 
     def __call__(self, constants: Sequence, *arrays: Any) -> list:
         """Run the program; under a trace, put its equations there."""
@@ -45,6 +45,10 @@ class Program:
             and self._hash == other._hash
             and self._key == other._key
         )
+
+    def is_as_it_was(self) -> bool:
+        """Whether rules of derivatives, which run later, still read what they did."""
+        return not self._runs_later or (jaxpr_key(self.jaxpr)[0], self.out) == self._key
 
     def outputs(self) -> Any:
         """Return the places of the results, in the structure that they had."""
@@ -77,12 +81,15 @@ class _Traced(NamedTuple):
     """A program, and how to come by what it closes over."""
 
     program: Program
-    constants: list[Callable[[], Any]]  # None where an array is gone
+    constants: list[Callable[[], Any]]
 
 
 # What was traced lately, oldest first, by all that decided what came out.
 _TRACED: dict[Hashable, _Traced] = {}
 _MOST_REMEMBERED = 128
+# Parts of the names of primitives with which a trace says something about its caller,
+# or a program does something beside computing.
+_BOUND_TO_A_CALL = ("callback", "psum", "pmax", "pmin", "all_", "axis_", "permute")
 
 
 def traced(
@@ -102,31 +109,41 @@ def traced(
       The program, whose arguments are the leaves of `arguments`, and its constants.
     """
     known = None if decided_by is None else _circumstances(decided_by, arguments)
-    key, arrays = known or (None, frozenset())
-    if key in _TRACED:
-        # Put last again: the oldest goes first.
-        found = _TRACED[key] = _TRACED.pop(key)
-        constants = [read() for read in found.constants]
-        if not any(constant is None for constant in constants):
-            return found.program, constants
+    found = known and _TRACED.pop(known[0], None)
+    if known and found and found.program.is_as_it_was():
+        _TRACED[known[0]] = found  # put last again: the oldest goes first
+        return found.program, [read() for read in found.constants]
 
     # A new function each time, so that JAX traces it again.
     def anew(*arguments):
         return fn(*arguments)
 
     closed, shapes = jax.make_jaxpr(anew, return_shape=True)(*arguments)
+    _own_literals(closed.jaxpr)
     program = _known_program(closed.jaxpr, jax.tree.structure(shapes))
     constants = list(closed.consts)
-    if key is not None:
-        _remember(key, program, constants, arrays)
+    # Not where the trace itself changed what decides it.
+    if known and known == _circumstances(decided_by, arguments):
+        _remember(*known, program, constants)
     return program, constants
 
 
+def _own_literals(jaxpr: core.Jaxpr) -> None:
+    """Copy numbers that JAX took from NumPy arrays, which the user may write to."""
+    for eqn in jaxpr.eqns:
+        for atom in eqn.invars:
+            if isinstance(atom, core.Literal) and not isinstance(atom.val, jax.Array):
+                atom.val = copy.deepcopy(atom.val)
+        for inner in core.jaxprs_in_params(eqn.params):
+            _own_literals(inner)
+
+
 def _known_program(jaxpr: core.Jaxpr, out: Any) -> Program:
-    key = (jaxpr_key(jaxpr), out)
+    of_jaxpr, runs_later = jaxpr_key(jaxpr)
+    key = (of_jaxpr, out)
     program = _KNOWN.get(key)
-    if program is None:
-        program = _KNOWN.setdefault(key, Program(jaxpr, out, key))
+    if program is None or not program.is_as_it_was():
+        program = _KNOWN[key] = Program(jaxpr, out, key, runs_later)
     return program
 
 
@@ -155,21 +172,24 @@ def _settings() -> Callable[[Any], tuple]:
     return operator.attrgetter(*names)
 
 
-def _remember(key, program, constants, arrays) -> None:
+def _remember(
+    key: Hashable, arrays: frozenset[int], program: Program, constants: list
+) -> None:
     """Keep a trace, but no array of the user's alive by it."""
-    reads = []
+    if any(part in name for name in program.primitives for part in _BOUND_TO_A_CALL):
+        return
+    reads: list[Callable[[], Any]] = []
     for constant in constants:
-        if isinstance(constant, jax.Array):
-            if id(constant) not in arrays:
-                return  # made on the way: nobody else holds it
-            reads.append(weakref.ref(constant))
-        else:
+        if not isinstance(constant, jax.Array):
             # A copy: the array of the user's, which JAX only wraps, may be written to.
-            kept = constant if np.ndim(constant) == 0 else np.array(constant)
-            reads.append(functools.partial(_itself, kept))
+            reads.append(functools.partial(_itself, copy.deepcopy(constant)))
+        elif id(constant) in arrays:
+            reads.append(weakref.ref(constant))  # alive, whenever the key is found
+        else:
+            return  # made on the way: nobody else holds it
     _TRACED[key] = _Traced(program, reads)
     while len(_TRACED) > _MOST_REMEMBERED:
-        del _TRACED[next(iter(_TRACED))]
+        _TRACED.pop(next(iter(_TRACED)), None)
 
 
 def _itself(value: Any) -> Any:

@@ -365,11 +365,10 @@ class OwnedArrays:
 
     @property
     def rest(self) -> Any:
-        """What was given, without its arrays."""
+        """What was given, without its arrays, and where they were."""
         places = set(self.places)
-        return self.structure, [
-            leaf for i, leaf in enumerate(self.leaves) if i not in places
-        ]
+        rest = [leaf for i, leaf in enumerate(self.leaves) if i not in places]
+        return self.structure, self.places, rest
 
     def put_back(self, arrays: list) -> Any:
         """Return what was given, with other arrays."""
@@ -390,13 +389,13 @@ class OwnedArrays:
         now = [leaves[place] for place in self.places]
         pairs = zip(arrays, now, strict=True)
         changing = [i for i, (old, new) in enumerate(pairs) if new is not old]
-        kept_types = tuple(
+        new = tuple(
             jnp.asarray(now[i], arrays[i].dtype)
             if jnp.issubdtype(arrays[i].dtype, jnp.number)
             else now[i]
             for i in changing
         )
-        return _Changed(tuple(changing), kept_types)
+        return _Changed(tuple(changing), new)
 
 
 def _one_step(leaf: Array) -> Any:

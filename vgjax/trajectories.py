@@ -30,7 +30,8 @@ def rollout(
 
     Args:
       step: ``step(carry, x) -> (carry, y)``: a Flax nnx cell, one of `vgjax.cells`, a
-        function, a method, a `functools.partial`. It is traced at each call, and
+        function, a method, a `functools.partial`. It is traced where something that it
+        reads has changed, and
         compiled only where its program is new: new weights, and new closures over new
         arrays, run what is compiled. A module whose Variables of integers or keys
         change while it steps (dropout, a clock) takes them from step to step, and is

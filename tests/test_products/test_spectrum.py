@@ -277,6 +277,15 @@ def test_every_tenth_record_is_the_tenth_of_every_record(dtype, tolerance):
     )
 
 
+def test_log_abs_det_of_rows_of_all_sizes_is_finite(dtype, tolerance):
+    large = 1e250 if dtype == jnp.float64 else 1e30
+    chain = systems.gaussian_chain(8, 3, 4)
+    expected = np.cumsum(np.linalg.slogdet(chain)[1])
+    chain *= np.array([large, 1, 1 / large])[:, None]
+    found = products.product_spectrum(jnp.asarray(chain, dtype)).log_abs_det
+    np.testing.assert_allclose(found, expected, atol=tolerance(1e-12, 1e-4))
+
+
 def test_log_abs_det_of_equal_rows_is_minus_infinity(dtype):
     chain = systems.gaussian_chain(8, 2, 3)
     chain[1] = 0.1

@@ -140,9 +140,11 @@ def push_unbalanced(
 ) -> tuple[GradedProduct, Array]:
     """Push without a look at how long ago the product was last balanced.
 
-    Returns the product, and whether the matrix took care. A `diagonal` product has for
-    its `right` the identity, rows of zeros in it, or NaN.
+    Returns the product, and whether the matrix needed care. A `diagonal` product has
+    for its `right` the identity, rows of zeros in it, or NaN.
     """
+    # Beside what was annihilated before, a pivot that is lost goes unnoticed.
+    is_blind = has_annihilated(product)
     finite = jnp.all(jnp.isfinite(matrix))
     matrix = jnp.where(finite, matrix, jnp.eye(*matrix.shape, dtype=matrix.dtype))
     matrix, overall = _brought_near(matrix)
@@ -156,16 +158,16 @@ def push_unbalanced(
     product = GradedProduct(
         factors.Q, exponents, right, product.rotation, product.age + 1
     )
-    return product, delicate | ~finite
+    return product, delicate | ~finite | is_blind
 
 
 def push_plainly(
     product: GradedProduct, matrix: Array, *, diagonal: bool
 ) -> tuple[GradedProduct, Array]:
-    """Push as if no care were needed, and say where, (N,), it was.
+    """Push as if no care were needed, and flag, (N,), what needed some.
 
-    Where it was not, this is `push_unbalanced` to the last bit, in a shorter
-    program. Where it was, the product is worth nothing.
+    Where nothing did, the product is that of `push_unbalanced` to the last bit, in a
+    shorter program; else it is worth nothing.
     """
     matrix, overall = _brought_near(matrix)
     image = _image(matrix, product.left, product.exponents)
@@ -181,8 +183,8 @@ def push_plainly(
     size = exponent(M_row if diagonal else jnp.max(jnp.abs(right), axis=1))
     right = scaled(right, -size[:, None])
     exponents = exponents + size + overall
-    # Not reduced here: a reduction of flags is two kernels to compile, and one of the
-    # matrix for a NaN, which every column of its image has got, is three.
+    # Left per column: a reduction of flags is two kernels to compile. A NaN or an
+    # infinity is in every column of the image, for 0 * inf is NaN, and so in a pivot.
     reasons = _delicacy(matrix, product.left, image, order, pivots, M_row)
     reasons = reasons | (image.row_size == 0) | _is_out_of_range(exponents)
     reasons = reasons | ~jnp.isfinite(pivots)
@@ -193,9 +195,8 @@ def push_plainly(
 def _multiplied(M: Array, right: Array, columns: Array, *, diagonal: bool) -> Array:
     """M times `right`, whose rows are taken in some order.
 
-    Where `right` is the identity the columns of M are left in that order: what a
-    rotation would undo is lost where only values are wanted. M has got what `right` has
-    of zeros, but nothing of its NaN.
+    A `diagonal` one is not put back in order: a permutation of the columns moves no
+    singular value. M has its zeros already, and gets its NaN.
     """
     if diagonal:
         return M + 0 * jnp.diagonal(right)[:, None]

@@ -155,8 +155,7 @@ def _couplings(product: GradedProduct, L: Array, alive: Array | None) -> Couplin
     gap = jnp.minimum(exponents[:-1] - exponents[1:], _limits(L.dtype).margin)
     gap = gap if alive is None else jnp.where(alive[1:], gap, 0)
     gap = jnp.concatenate([gap, jnp.zeros(1, gap.dtype)])
-    # A product of floats, which hold these whole numbers: sums of integers compile to
-    # more kernels.
+    # In floats, exact for these whole numbers: sums of integers are more to compile.
     depth = matmul(gap.astype(L.dtype), is_before(len(L)).astype(L.dtype))
     return Couplings(exponents, depth.astype(gap.dtype), L, alive)
 
@@ -166,14 +165,14 @@ def values_of(frame: Couplings) -> Array:
     frame = frame._replace(L=_without_distractions(frame))
     diagonal = _log(jnp.abs(jnp.diagonal(frame.L)), frame.exponents)
     off_diagonal = jnp.where(jnp.eye(len(frame.L), dtype=bool), 0, frame.L)
-    coupled = ~(jnp.sum(jnp.abs(off_diagonal)) == 0)  # NaN is one
+    coupled = ~(jnp.sum(jnp.abs(off_diagonal)) == 0)  # a NaN is a coupling
 
     def from_svd(_):
         values = _by_windows(lambda *w: _window_values(frame, *w), frame, diagonal)
         return jnp.where(coupled, values, diagonal)
 
-    # Logs inside of the branches: outside, XLA joins them to what differs between the
-    # plain program and the careful one, and the last bit may differ, too.
+    # The logs of an SVD stay inside of its branch: outside, XLA joins them to what
+    # differs between the plain program and the careful one, and so may the last bit.
     values = jax.lax.cond(any_in_batch(coupled), from_svd, lambda d: d, diagonal)
     if frame.alive is not None:
         values = jnp.where(frame.alive, values, -jnp.inf)

@@ -207,7 +207,7 @@ def tracked_spectrum(
 
 @jax.custom_jvp
 def _log_det(matrix, is_delicate):
-    """``log |det|``, as exact as the matrix is delicate; None: it is not."""
+    """``log |det|``, by the careful LU where `is_delicate`; None: nowhere."""
     quick = log_abs_det_of_regular(matrix)
     if is_delicate is None:
         return quick
