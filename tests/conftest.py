@@ -1,21 +1,17 @@
 """Global switches, in one place: no test touches `jax.config` itself."""
 
 import os
-from importlib.metadata import version
+
+from quickly import flags
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # At the sizes of the tests its threads only get into each other's way.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 FLOAT32 = os.environ.get("VGJAX_TEST_DTYPE") == "float32"
-# Nearly all the time goes into compiling programs that run once. So they are compiled
-# with less care: in float64 with none, which takes less than half of the time; in
-# float32 with some, two thirds, because with none XLA's tanh never reaches 1.
-# VGJAX_TEST_OPTIMISED=1 compiles as for a user.
+# Level 0 would not do for float32. VGJAX_TEST_OPTIMISED=1 compiles as for a user.
 OPTIMISED = bool(os.environ.get("VGJAX_TEST_OPTIMISED"))
 if not OPTIMISED:
-    quickly = f"--xla_backend_optimization_level={1 if FLOAT32 else 0}"
-    if version("jaxlib").startswith("0.10."):  # later ones end at a flag they lack
-        quickly += " --xla_cpu_use_fusion_emitters=false"
+    quickly = flags(1 if FLOAT32 else 0)
     os.environ["XLA_FLAGS"] = f"{quickly} {os.environ.get('XLA_FLAGS', '')}"
 
 import jax  # noqa: E402  # what is above must come first

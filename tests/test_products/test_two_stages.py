@@ -34,7 +34,8 @@ CHAINS = {
 }
 
 
-@pytest.mark.parametrize("every", [1, 3, 20])
+# Without a product kept between records; with one, and balanced on the way.
+@pytest.mark.parametrize("every", [1, 20])
 @pytest.mark.parametrize(
     "name",
     [
