@@ -3,7 +3,8 @@
     scripts/bench               the tables of speed and memory, about fifteen minutes
     scripts/bench --accuracy    worst errors beside their bounds, about ten minutes
     scripts/bench --against C   this tree's calls as ratios to those of commit C
-    scripts/bench --toy         all at toy size, to see that they run
+    scripts/bench --toy         speed, memory and errors at toy size, to see that they
+                                run; with --against that table, smaller
 
 Times are medians of several warm calls, after `block_until_ready`, in one process per
 setting of OPENBLAS_NUM_THREADS; those of leading spectra are first calls. Only ratios
@@ -34,7 +35,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accuracy", action="store_true", help="errors, not times")
     parser.add_argument("--against", metavar="COMMIT", help="calls of two commits")
-    parser.add_argument("--toy", action="store_true", help="small sizes, all tables")
+    parser.add_argument("--toy", action="store_true", help="small sizes; errors, too")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:

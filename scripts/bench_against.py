@@ -1,7 +1,7 @@
 """The same calls of two commits in one run: this tree's, as ratios to another's.
 
-The two are asked in turn, each in a process that stays, so that a busy moment of the
-machine hits both.
+For warm calls two processes stay, and are asked in turn, so that a busy moment of the
+machine hits both; first calls take turns in fresh processes.
 """
 
 import contextlib

@@ -8,7 +8,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # At the sizes of the tests its threads only get into each other's way.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 FLOAT32 = os.environ.get("VGJAX_TEST_DTYPE") == "float32"
-# Level 0 would not do for float32. VGJAX_TEST_OPTIMISED=1 compiles as for a user.
+# quickly.py says why float32 has another level. VGJAX_TEST_OPTIMISED=1 compiles as for
+# a user.
 OPTIMISED = bool(os.environ.get("VGJAX_TEST_OPTIMISED"))
 if not OPTIMISED:
     quickly = flags(1 if FLOAT32 else 0)

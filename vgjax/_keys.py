@@ -150,7 +150,7 @@ class _Walk:
         return True
 
     def again(self, it: Any) -> tuple[str, int]:
-        """Key of what was met before: which of two that are equal, matters to `is`."""
+        """Key of what was met before; two equal objects are not one, to `is`."""
         return ("met", self.met[id(it)][0])
 
     def unseen(self) -> Hashable:

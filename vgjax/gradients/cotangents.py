@@ -35,9 +35,8 @@ def cotangents(
       inputs: (T, D) or a PyTree with time along the leading axis, or None.
       loss: ``loss(trajectory) -> scalar`` of a `vgjax.trajectories.Trajectory`, on its
         states, outputs or carry: any function. It is traced where something that it
-        reads has changed, and other
-        arrays, its own or closed over, compile nothing anew. Or an array (T+1, N) of
-        direct cotangents, of the carry's dtype.
+        reads has changed, and other arrays, its own or closed over, compile nothing
+        anew. Or an array (T+1, N) of direct cotangents, of the carry's dtype.
       length: T, needed where there are no inputs.
 
     Returns:
