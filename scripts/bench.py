@@ -2,9 +2,11 @@
 
     scripts/bench               the tables of speed and memory, about fifteen minutes
     scripts/bench --accuracy    worst errors beside their bounds, about ten minutes
+    scripts/bench --errors      what `Spectrum.error` promises, on 500 networks, and
+                                its cost; exits with 1 where it does not hold
     scripts/bench --against C   this tree's calls as ratios to those of commit C
     scripts/bench --toy         speed, memory and errors at toy size, to see that they
-                                run; with --against that table, smaller
+                                run; with --against or --errors that table, smaller
 
 Times are medians of several warm calls, after `block_until_ready`, in one process per
 setting of OPENBLAS_NUM_THREADS; those of leading spectra are first calls. Only ratios
@@ -21,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import bench_against
+import bench_errors
 import bench_first_answers
 import bench_through_time
 from _measure import call, in_turn, peak_memory, start
@@ -35,6 +38,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accuracy", action="store_true", help="errors, not times")
     parser.add_argument("--against", metavar="COMMIT", help="calls of two commits")
+    parser.add_argument("--errors", action="store_true", help="Spectrum.error, held")
+    parser.add_argument(
+        "--truth", metavar="FOLDER", help="where --errors keeps what the oracle found"
+    )
     parser.add_argument("--toy", action="store_true", help="small sizes; errors, too")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -44,6 +51,9 @@ def main():
         return
     if options.against:
         bench_against.report(options.against, options.toy)
+        return
+    if options.errors:
+        bench_errors.report(options.toy, options.truth)
         return
     if not options.accuracy:
         report_machine()
@@ -433,7 +443,7 @@ def activations(toy):
 
 
 PARTS = {f.__name__: f for f in (ratios, memory, accuracy)}
-for module in (bench_first_answers, bench_through_time):
+for module in (bench_errors, bench_first_answers, bench_through_time):
     PARTS |= {f.__name__: f for f in module.PARTS}
 
 if __name__ == "__main__":
