@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.custom_batching import custom_vmap
 
@@ -229,6 +230,37 @@ def _qr_rule(primals, tangents):
     # `along` undoes `regular`; only the turn of Q sees the zero.
     dR = matmul(along, regular) - matmul(turn, R)
     return (Q, R), (matmul(Q, turn - along) + change, dR)
+
+
+@jax.custom_jvp
+def lu(matrix: Array) -> tuple[Array, Array]:
+    """LU factorisation with partial pivoting, ``matrix[rows] = L @ U``.
+
+    Returns L and U in one matrix, as LAPACK packs them (`unpacked`), and the rows. The
+    derivative stays finite where U has a zero on its diagonal: JAX's own divides by it.
+    """
+    packed, _, rows = jax.lax.linalg.lu(matrix)
+    return packed, rows
+
+
+@lu.defjvp
+def _lu_rule(primals, tangents):
+    (matrix,), (change,) = primals, tangents
+    packed, rows = lu(matrix)
+    L, U = unpacked(packed)
+    regular = U + jnp.diag((jnp.diagonal(U) == 0).astype(U.dtype))
+    solve = jax.lax.linalg.triangular_solve
+    along = solve(regular, change[rows])  # change U^-1
+    along = solve(L, along, left_side=True, lower=True, unit_diagonal=True)
+    change = matmul(L, jnp.tril(along, -1)) + matmul(jnp.triu(along), regular)
+    return (packed, rows), (change, np.zeros(rows.shape, jax.dtypes.float0))
+
+
+def unpacked(packed: Array) -> tuple[Array, Array]:
+    """L, with ones on its diagonal, and U of `lu`."""
+    return jnp.tril(packed, -1) + jnp.eye(*packed.shape, dtype=packed.dtype), jnp.triu(
+        packed
+    )
 
 
 @jax.custom_jvp

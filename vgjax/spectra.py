@@ -24,6 +24,7 @@ def jacobian_spectrum(
     every: int = 1,
     reverse: bool = False,
     dtype: jnp.dtype | None = None,
+    errors: bool = True,
 ) -> Spectrum:
     r"""Return every log singular value of every Jacobian product of a trajectory.
 
@@ -78,7 +79,8 @@ def jacobian_spectrum(
     reverse = _checks.flag(reverse, "reverse")
     if dtype is not None:
         dtype = _checks.floating_dtype(dtype, "dtype")
-    options = {"every": every, "reverse": reverse, "dtype": dtype}
+    errors = _checks.flag(errors, "errors")
+    options = {"every": every, "reverse": reverse, "dtype": dtype, "errors": errors}
     program = partial(_jacobian_spectrum, measured, **options)
     return in_two_stages(program, measured, (measured.program, *options.values()))
 
@@ -146,12 +148,13 @@ def _growth_rates(spectrum: Spectrum, used: Array) -> Rates:
     )
 
 
-@partial(jax.jit, static_argnames=("every", "reverse", "dtype", "careful"))
-def _jacobian_spectrum(system: System, *, every, reverse, dtype, careful):
+@partial(jax.jit, static_argnames=("every", "reverse", "dtype", "errors", "careful"))
+def _jacobian_spectrum(system: System, *, every, reverse, dtype, errors, careful):
     options = {
         "N": system.N,
         "T": system.T,
         "every": every,
+        "errors": errors,
         "careful": careful,
         "dtype": system.product_dtype if dtype is None else dtype,
     }

@@ -20,8 +20,7 @@ from vgjax.lyapunov._growth import (
     input_at,
 )
 from vgjax.products import GradedProduct, LogSVD, identity, log_singular_values, push
-from vgjax.products.graded import PUSHES_PER_BALANCE
-from vgjax.products.singular import SWEEPS, vectors_of_swept
+from vgjax.products.singular import vectors_of
 
 # As a power of eps: 1e-11 in float64, 1e-5 in float32.
 _ERROR = 0.7
@@ -67,7 +66,7 @@ def sweeps(system: System, c: int) -> Callable[[Array], Sweep]:
         _, (bases, products) = jax.lax.scan(half, V, jnp.array([False, True]))
         there, values = jax.lax.map(log_singular_values, products)
         Q, basis = bases
-        A, B = vectors_of_swept(jax.tree.map(lambda a: a[1], products))
+        A, B = vectors_of(jax.tree.map(lambda a: a[1], products))
         svd = LogSVD(matmul(Q, B), values, matmul(basis, A))
         return Sweep(there, svd)
 
@@ -88,10 +87,7 @@ def _points(road: _Road, at: Point, times: Array) -> tuple[Point, Point]:
 
 
 def _carried(road: _Road, V: Array, is_back: Array) -> tuple[Array, GradedProduct]:
-    """Return basis and triangle of the product, or its transpose, times a block.
-
-    The triangle is swept, for its vectors.
-    """
+    """Return basis and triangle of the product, or its transpose, times a block."""
 
     def push_at(_, V, point_and_time):
         at, t = point_and_time
@@ -112,19 +108,17 @@ def _carried(road: _Road, V: Array, is_back: Array) -> tuple[Array, GradedProduc
 
     def along(block_and_product, chunk):
         block, product = block_and_product
-        times, start, is_last = chunk
+        times, start = chunk
         _, points = _points(road, start, times)
         points, times = jax.tree.map(turned, (points, times))
         active = times >= 0 if _is_padded(road) else None
         allowed = times.size * roundoff_per_step(V.dtype)
         block, kept = grow(chain, block, (points, times), active, allowed)
-        triangles, is_one = kept
-        return (block, _extended(product, triangles, is_one, is_last)), None
+        return (block, _extended(product, *kept)), None
 
     begin = (first_block((), V), identity(V.shape[1], V.dtype))
     begin = varying_like(begin, road.system)
-    is_last = jnp.arange(len(road.times)) == len(road.times) - 1
-    chunks = (*jax.tree.map(turned, (road.times, road.starts)), is_last)
+    chunks = jax.tree.map(turned, (road.times, road.starts))
     (block, product), _ = jax.lax.scan(along, begin, chunks)
     return block.basis, product
 
@@ -139,30 +133,18 @@ def _with_triangles(push: Push, block: Array) -> Chain:
     return Chain(push, read, (eye, jnp.zeros((), bool)))
 
 
-def _extended(product: GradedProduct, triangles, is_one: Array, is_last: Array):
-    """Multiply triangles onto a product, and sweep it after the last of them.
-
-    Sweeps are pushes, too: in one loop with the others they are compiled once.
-    """
-    eye = jnp.eye(triangles.shape[-1], dtype=triangles.dtype)
-    eyes = jnp.broadcast_to(eye, (SWEEPS, *eye.shape))
-    is_sweep = jnp.arange(len(is_one) + SWEEPS) >= len(is_one)
-    triangles = jnp.concatenate([triangles, eyes])
-    is_one = jnp.concatenate([is_one, jnp.broadcast_to(is_last, SWEEPS)])
+def _extended(product: GradedProduct, triangles, is_one: Array) -> GradedProduct:
+    """Multiply triangles onto a product, where there is one."""
 
     def extend(product, x):
-        triangle, is_one, is_sweep = x
-
-        def pushed(product):
-            # Balanced first: then a push of the identity is a sweep.
-            age = jnp.where(is_sweep, PUSHES_PER_BALANCE, product.age)
-            return push(product._replace(age=age), triangle)
-
+        triangle, is_one = x
         # A batch pushes together, but each member only what is its own.
-        new = jax.lax.cond(any_in_batch(is_one), pushed, lambda p: p, product)
+        new = jax.lax.cond(
+            any_in_batch(is_one), lambda p: push(p, triangle), lambda p: p, product
+        )
         return jax.tree.map(lambda n, o: jnp.where(is_one, n, o), new, product), None
 
-    return jax.lax.scan(extend, product, (triangles, is_one, is_sweep))[0]
+    return jax.lax.scan(extend, product, (triangles, is_one))[0]
 
 
 def _is_padded(road: _Road) -> bool:

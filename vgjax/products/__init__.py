@@ -9,6 +9,7 @@
 
 from vgjax.products.graded import GradedProduct as GradedProduct
 from vgjax.products.graded import identity as identity
+from vgjax.products.graded import multiply as multiply
 from vgjax.products.graded import push as push
 from vgjax.products.singular import LogSVD as LogSVD
 from vgjax.products.singular import log_singular_values as log_singular_values

@@ -2,10 +2,15 @@
 
     Phi = left @ diag(2^exponents) @ right @ rotation.T
 
-`left` and `rotation` are orthogonal, `right` is well-conditioned with entries
-near 1, and the scales, however far apart, are whole numbers: scaling by them is
-exact, and adding them up is exact. They run from -2^29 to 2^29 bits, +-3.7e8 nats;
-where one of them leaves this range every later singular value is NaN.
+`left` and `right` are well-conditioned with entries near 1, `rotation` is orthogonal,
+and the scales, however far apart, are whole numbers: scaling by them is exact, and
+adding them up is exact. They run from -2^29 to 2^29 bits, +-3.7e8 nats; where one of
+them leaves this range every later singular value is NaN.
+
+What a rounding adds to `left` may grow with the directions that it leaks into, what it
+adds to `right` cannot. So the left factor is made by elimination, which rounds every
+entry by its own size, and parts that do not feed each other never mix; the right one
+may be rotated.
 """
 
 from typing import NamedTuple
@@ -20,51 +25,70 @@ from vgjax._linalg import (
     descending,
     exponent,
     is_before,
+    lu,
     matmul,
-    pivoted_qr,
     power_of_two,
     qr,
     roundoff,
     scaled,
+    unpacked,
     varying_like,
     without_derivative_if,
+)
+from vgjax.products._elimination import ABSENT, eliminated
+from vgjax.products._leaks import (
+    Leaks,
+    Transport,
+    carried,
+    doubt_of,
+    of_elimination,
+    of_factorisation,
+    regular,
+    reordered,
 )
 
 # Pushes between two balancings, which keep `right` near a diagonal. Without them the
 # error after 1,000 steps of degenerate pairs is 5e-12 nats instead of 2e-13.
 PUSHES_PER_BALANCE = 8
 # int32 has no -inf. Half of it is the limit: what is annihilated may drift upwards.
-_ANNIHILATED = -(2**30)
+_ANNIHILATED = ABSENT
 _LARGEST = 2**29  # of the exponents that mean something, in bits
 # What a triangle's entries and a column order may be off by, in bits, before the
 # plain factorisation is done again with more care.
 _SLACK = 8
+# What directions may be out of order, in bits, before they are sorted: what is rounded
+# behind them is magnified by as much.
+_DISORDER = 2
 
 
 class GradedProduct(NamedTuple):
     """A product of square matrices, ``left diag(2^exponents) right rotation^T``.
 
-    Made by `identity`, extended by `push`, read by `log_singular_values` and
-    `log_svd`. A row of zeros in `right` is a direction that was annihilated.
+    Made by `identity`, extended by `push` and `multiply`, read by
+    `log_singular_values` and `log_svd`. A row of zeros in `right` is a direction that
+    was annihilated.
     """
 
-    left: Array  # (N, N) orthogonal
+    left: Array  # (N, N) well-conditioned
     exponents: Array  # (N,) int32, binary orders of magnitude
     right: Array  # (N, N) well-conditioned
     rotation: Array | None  # (N, N) orthogonal; None where only values are wanted
     age: Array  # () int32, pushes since `right` was last made triangular
+    leaks: Leaks | None = None  # what rounding may have done; None: nobody asked
 
 
 class _Factors(NamedTuple):
     """What ``matrix @ basis @ diag(2^old)`` is, its columns taken in some order.
 
-    ``(matrix @ basis)[:, columns] @ diag(2^old[columns]) = Q @ diag(2^exponents) @ M``.
+    ``(matrix @ basis)[:, columns] @ diag(2^old[columns]) = left @ diag(2^exponents) @
+    M``.
     """
 
-    Q: Array  # (N, N) orthogonal
+    left: Array  # (N, N) well-conditioned
     exponents: Array  # (N,) int32
     M: Array  # (N, N) upper triangular, near one
     columns: Array  # (N,)
+    transport: Transport | None  # of what rounding may have done, if it is wanted
 
 
 def identity(n: int, dtype: jnp.dtype) -> GradedProduct:
@@ -75,7 +99,7 @@ def identity(n: int, dtype: jnp.dtype) -> GradedProduct:
       dtype: float32 or float64, that of the matrices to come.
 
     Returns:
-      `GradedProduct` with both orthogonal factors the identity, and all scales one.
+      `GradedProduct` with all its factors the identity.
 
     Raises:
       ValueError: `n` is below 1, or `dtype` is float64 while JAX's 64-bit mode is off.
@@ -91,9 +115,9 @@ def identity(n: int, dtype: jnp.dtype) -> GradedProduct:
 def push(product: GradedProduct, matrix: Array) -> GradedProduct:
     """Multiply a product by one more matrix, from the left.
 
-    Two matrix products and one QR factorisation, O(N^3), and one QR more every eighth
-    time; a matrix whose columns span many orders of magnitude, or one that loses rank,
-    costs two pivoted factorisations more.
+    Two matrix products and one LU factorisation, O(N^3), and a QR factorisation every
+    eighth time; a matrix whose columns span many orders of magnitude, or one that loses
+    rank, costs two eliminations with complete pivoting more.
 
     Args:
       product: N x N.
@@ -119,11 +143,63 @@ def push(product: GradedProduct, matrix: Array) -> GradedProduct:
     return push_unbalanced(product._replace(left=left), matrix)[0]
 
 
+def multiply(left: GradedProduct, right: GradedProduct) -> GradedProduct:
+    """Multiply two products, ``left @ right``: merge what was pushed apart.
+
+    Associative to round-off, so that a long product can be made in a tree. One
+    elimination with complete pivoting, N rank-one updates one after the other, O(N^3);
+    where a matrix is to be multiplied on, `push` is several times faster.
+
+    Args:
+      left: N x N, the product of the newer factors.
+      right: N x N, of the same dtype, the product of the older ones.
+
+    Returns:
+      The product of both. What either annihilated, and what the range of `right` loses
+      in the null space of `left`, is annihilated. After a NaN all is NaN.
+
+    Raises:
+      ValueError: they differ in size; `left` holds values only: its `rotation` is None.
+      TypeError: they differ in dtype, or one is no `GradedProduct`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> shear = jnp.array([[0.5, 1.0], [0.0, 0.5]])
+      >>> once = push(identity(2, jnp.float32), shear)
+      >>> four = multiply(multiply(once, once), multiply(once, once))
+      >>> (four.left * 2.0**four.exponents) @ four.right @ four.rotation.T
+      Array([[0.0625, 0.5   ],
+             [0.    , 0.0625]], dtype=float32)
+    """
+    for product, name in ((left, "left"), (right, "right")):
+        _checks.kind(product, name, GradedProduct, "as of products.identity")
+    N = len(left.left)
+    _checks.shape(right.left, "right.left", "N N", N=N)
+    _checks.same_dtype(right.left, "right", left.left.dtype)
+    left, right = varying_like((left, right), left, right)
+    middle = matmul(left.right, rotation_of(left, "left").T)
+    between = matmul(middle, right.left)
+    finite = jnp.all(jnp.isfinite(between)) & jnp.all(jnp.isfinite(right.right))
+    between = jnp.where(finite, between, 0)
+    sums = matmul(jnp.abs(middle), jnp.abs(right.left))
+    above, below = _present(left.exponents), _present(right.exponents)
+    found = eliminated(between, sums, above, below)
+    above, below = above[found.rows], below[found.columns]
+    lower = found.lower * gaps(above, middle.dtype)
+    lower = jnp.zeros_like(lower).at[found.rows].set(lower)
+    exponents, M = _scaled_triangle(found.upper, below)
+    product = right._replace(
+        left=matmul(left.left, lower), age=jnp.zeros_like(right.age), leaks=None
+    )
+    exponents = jnp.where(found.is_pivot, exponents + above, _ANNIHILATED)
+    return _near_one(product, exponents, matmul(M, right.right[found.columns]), finite)
+
+
 def balanced_if_due(product: GradedProduct) -> GradedProduct:
     """Make `right` diagonal once every `PUSHES_PER_BALANCE` pushes."""
     due = product.age >= PUSHES_PER_BALANCE
     due = due & jnp.all(jnp.isfinite(product.right))
-    return jax.lax.cond(any_in_batch(due), _balanced, lambda p: p, product)
+    return jax.lax.cond(any_in_batch(due), balanced, lambda p: p, product)
 
 
 def has_annihilated(product: GradedProduct) -> Array:
@@ -136,33 +212,27 @@ def has_annihilated(product: GradedProduct) -> Array:
 
 
 def push_unbalanced(
-    product: GradedProduct, matrix: Array, *, diagonal: bool = False
+    product: GradedProduct, matrix: Array
 ) -> tuple[GradedProduct, Array]:
     """Push without a look at how long ago the product was last balanced.
 
-    Returns the product, and whether the matrix needed care. A `diagonal` product has
-    for its `right` the identity, rows of zeros in it, or NaN.
+    Returns the product, and whether the matrix needed care.
     """
     # Beside what was annihilated before, a pivot that is lost goes unnoticed.
     is_blind = has_annihilated(product)
     finite = jnp.all(jnp.isfinite(matrix))
     matrix = jnp.where(finite, matrix, jnp.eye(*matrix.shape, dtype=matrix.dtype))
     matrix, overall = _brought_near(matrix)
-    factors, delicate = _factored(matrix, product.left, product.exponents)
-    right = _multiplied(factors.M, product.right, factors.columns, diagonal=diagonal)
-    size = jnp.max(jnp.abs(right), axis=1)
-    exponents = factors.exponents + exponent(size) + overall
-    exponents = jnp.where(size == 0, _ANNIHILATED, exponents)
-    held = finite & ~jnp.any((size != 0) & _is_out_of_range(exponents))
-    right = jnp.where(held, scaled(right, -exponent(size)[:, None]), jnp.nan)
-    product = GradedProduct(
-        factors.Q, exponents, right, product.rotation, product.age + 1
-    )
-    return product, delicate | ~finite | is_blind
+    factors, delicate = _factored(matrix, product)
+    right = matmul(factors.M, product.right[factors.columns])
+    leaks = carried(product.leaks, factors.transport, factors.columns, overall)
+    pushed = product._replace(left=factors.left, age=product.age + 1, leaks=leaks)
+    pushed = _near_one(pushed, factors.exponents + overall, right, finite)
+    return pushed, delicate | ~finite | is_blind
 
 
 def push_plainly(
-    product: GradedProduct, matrix: Array, *, diagonal: bool
+    product: GradedProduct, matrix: Array
 ) -> tuple[GradedProduct, Array]:
     """Push as if no care were needed, and flag, (N,), what needed some.
 
@@ -171,36 +241,36 @@ def push_plainly(
     """
     matrix, overall = _brought_near(matrix)
     image = _image(matrix, product.left, product.exponents)
-    order = _sorted_if_needed(image)
-    Q, R = jnp.linalg.qr(order.even)
-    Q = _with_rows_back(Q, order)
-    scale = image.scale[order.columns]
-    pivots = jnp.diagonal(R)
-    exponents = scale + exponent(pivots)
-    M = _ratios(R, scale, exponents)
-    M_row = jnp.max(jnp.abs(M), axis=1)
-    right = _multiplied(M, product.right, order.columns, diagonal=diagonal)
-    size = exponent(M_row if diagonal else jnp.max(jnp.abs(right), axis=1))
+    quick = _quickly(matrix, image, product)
+    factors = quick.factors
+    right = matmul(factors.M, product.right[factors.columns])
+    size = exponent(jnp.max(jnp.abs(right), axis=1))
     right = scaled(right, -size[:, None])
-    exponents = exponents + size + overall
+    exponents = factors.exponents + size + overall
     # Left per column: a reduction of flags is two kernels to compile. A NaN or an
     # infinity is in every column of the image, for 0 * inf is NaN, and so in a pivot.
-    reasons = _delicacy(matrix, product.left, image, order, pivots, M_row)
+    reasons = _delicacy(matrix, product.left, image, quick)
     reasons = reasons | (image.row_size == 0) | _is_out_of_range(exponents)
-    reasons = reasons | ~jnp.isfinite(pivots)
-    product = GradedProduct(Q, exponents, right, product.rotation, product.age + 1)
+    reasons = reasons | ~jnp.isfinite(quick.pivots)
+    product = product._replace(
+        left=factors.left,
+        exponents=exponents,
+        right=right,
+        age=product.age + 1,
+        leaks=carried(product.leaks, factors.transport, factors.columns, overall),
+    )
     return product, reasons
 
 
-def _multiplied(M: Array, right: Array, columns: Array, *, diagonal: bool) -> Array:
-    """M times `right`, whose rows are taken in some order.
-
-    A `diagonal` one is not put back in order: a permutation of the columns moves no
-    singular value. M has its zeros already, and gets its NaN.
-    """
-    if diagonal:
-        return M + 0 * jnp.diagonal(right)[:, None]
-    return matmul(M, right[columns])
+def _near_one(
+    product: GradedProduct, exponents: Array, right: Array, finite: Array
+) -> GradedProduct:
+    """Put scales and the right factor in, its rows near one; NaN where not finite."""
+    size = jnp.max(jnp.abs(right), axis=1)
+    exponents = jnp.where(size == 0, _ANNIHILATED, exponents + exponent(size))
+    held = finite & ~jnp.any((size != 0) & _is_out_of_range(exponents))
+    right = jnp.where(held, scaled(right, -exponent(size)[:, None]), jnp.nan)
+    return product._replace(exponents=exponents, right=right)
 
 
 def _brought_near(matrix: Array) -> tuple[Array, Array]:
@@ -216,6 +286,7 @@ def by_size(product: GradedProduct) -> GradedProduct:
         left=product.left[:, order],
         exponents=product.exponents[order],
         right=product.right[order],
+        leaks=reordered(product.leaks, order),
     )
 
 
@@ -240,27 +311,43 @@ def is_alive(product: GradedProduct) -> Array:
     return jnp.any(product.right != 0, axis=1)
 
 
-def absorb(
-    product: GradedProduct, L: Array, rotation: Array | None, alive: Array | None
-) -> GradedProduct:
-    """Move L, the coupling of `right`, to the left, where the next QR removes it.
+def rotation_of(product: GradedProduct, name: str) -> Array:
+    """Return the rotation, or refuse a product that has none."""
+    if product.rotation is None:
+        msg = f"Argument `{name}` must carry its rotation, but holds values only."
+        raise ValueError(msg)
+    return product.rotation
 
-    Until then the left factor is not orthogonal. `alive` None: all directions are.
-    """
+
+def balanced(product: GradedProduct) -> GradedProduct:
+    """Move the coupling of `right` to the left, where the next push removes it."""
+    product = by_size(product)
+    Q, R = qr(product.right.T)
+    alive = is_alive(product)
+    L = lower_factor(product, R, alive)
     eye = jnp.eye(len(L), dtype=L.dtype)
-    right = eye if alive is None else jnp.where(alive[:, None], eye, 0)
-    left = matmul(product.left, L)
-    age = jnp.zeros_like(product.age)
-    product = GradedProduct(left, product.exponents, right, rotation, age)
+    rotation = product.rotation
+    product = product._replace(
+        left=matmul(product.left, L),
+        right=jnp.where(alive[:, None], eye, 0),
+        rotation=None if rotation is None else matmul(rotation, Q),
+        age=jnp.zeros_like(product.age),
+    )
     return varying_like(product, L)
 
 
-def _balanced(product: GradedProduct) -> GradedProduct:
-    product = by_size(product)
-    Q, R = qr(product.right.T)
-    rotation = None if product.rotation is None else matmul(product.rotation, Q)
-    alive = is_alive(product)
-    return absorb(product, lower_factor(product, R, alive), rotation, alive)
+def orthogonal(product: GradedProduct) -> tuple[Array, GradedProduct]:
+    """Q and the same product with ``Q @ left`` for its left factor, Q orthogonal.
+
+    That of the product returned is the identity. For reading only: reflections put eps
+    times the whole into entries that are zero or tiny, which is harmless now and may
+    grow with what is pushed later.
+    """
+    Q, R = qr(product.left)
+    exponents, M = _scaled_triangle(R, product.exponents)
+    right = matmul(M, product.right)
+    eye = varying_like(jnp.eye(len(Q), dtype=Q.dtype), Q)
+    return Q, product._replace(left=eye, exponents=exponents, right=right)
 
 
 class _Image(NamedTuple):
@@ -281,151 +368,183 @@ def _image(matrix: Array, basis: Array, exponents: Array) -> _Image:
     return _Image(raw, even, scale, jnp.max(jnp.abs(even), axis=1))
 
 
-class _Order(NamedTuple):
-    """What of an image is factored, ``even[rows][:, columns]``."""
+class _Quick(NamedTuple):
+    """Factors by an LU factorisation with partial pivoting, and how good they are."""
 
-    is_sorted: Array | None  # () bool, False: as the image is; None: sorted in any case
-    even: Array  # (N, N)
-    rows: Array  # (N,)
-    columns: Array  # (N,)
-    row_size: Array  # (N,) in this order; of an image that is not sorted, the largest
+    factors: _Factors
+    pivots: Array  # (N,) the diagonal of U
+    M_row: Array  # (N,) largest entries of the rows of M
+    row_size: Array  # (N,) of the image, its rows in the order of the pivots
 
 
-def _sorted_if_needed(image: _Image) -> _Order:
-    """Sort columns by scale and rows by size, if they are far out of order.
+def _quickly(matrix: Array, image: _Image, product: GradedProduct) -> _Quick:
+    columns, even = _sorted_if_needed(image)
+    packed, rows = lu(even)
+    lower, upper = unpacked(packed)
+    left = jnp.zeros_like(lower).at[rows].set(lower)
+    pivots = jnp.diagonal(upper)
+    scale = image.scale[columns]
+    exponents = scale + exponent(pivots)
+    M = _ratios(upper, scale, exponents)
+    transport = None
+    if product.leaks is not None:
+        grown = image.scale - product.exponents
+        transport = of_factorisation(
+            matrix,
+            product.left,
+            lower,
+            upper,
+            rows,
+            columns,
+            grown,
+            product.leaks.doubt,
+        )
+    factors = _Factors(left, exponents, M, columns, transport)
+    row_size = image.row_size[rows]
+    return _Quick(factors, pivots, jnp.max(jnp.abs(M), axis=1), row_size)
+
+
+def _sorted_if_needed(image: _Image) -> tuple[Array, Array]:
+    """Sort columns by scale, if they are far out of order, and say how.
 
     In float32 always: there most steps ask for it.
     """
-    scale, row_size = image.scale, image.row_size
+    scale = image.scale
     if image.even.dtype == jnp.float32:
-        columns, rows = descending(scale), descending(row_size)
-        even = image.even[rows][:, columns]
-        return _Order(None, even, rows, columns, row_size[rows])
+        columns = descending(scale)
+        return columns, image.even[:, columns]
     # All pairs: a running minimum takes ten times as long to compile.
-    higher = scale[None, :] > scale[:, None] + _SLACK
-    largest = jnp.max(row_size)
-    uneven = row_size < _few_digits(largest.dtype) * largest
-    uneven = jnp.any(uneven | jnp.any(higher & is_before(len(scale)), axis=0))
+    higher = scale[None, :] > scale[:, None] + _DISORDER
+    uneven = jnp.any(higher & is_before(len(scale)))
 
     def in_order(even):
         columns = jnp.where(uneven, descending(scale), index)
-        # In this order the accuracy of small rows survives (`row_sorted_qr`).
-        rows = jnp.where(uneven, descending(row_size), index)
-        size = jnp.where(uneven, row_size[rows], largest)
-        return even[rows][:, columns], rows, columns, size
-
-    def as_it_is(even):
-        return even, index, index, jnp.full_like(row_size, largest)
+        return columns, even[:, columns]
 
     index = varying_like(jnp.arange(len(scale)), image)
     some = any_in_batch(uneven)
-    return _Order(some, *jax.lax.cond(some, in_order, as_it_is, image.even))
-
-
-def _with_rows_back(Q: Array, order: _Order) -> Array:
-    def back(Q):
-        return jnp.zeros_like(Q).at[order.rows].set(Q)
-
-    if order.is_sorted is None:
-        return back(Q)
-    return jax.lax.cond(order.is_sorted, back, lambda Q: Q, Q)
+    return jax.lax.cond(some, in_order, lambda even: (index, even), image.even)
 
 
 def _delicacy(
     matrix: Array,
     basis: Array,
     image: _Image,
-    order: _Order,
-    pivots: Array,
-    M_row: Array,
+    quick: _Quick,
     alive: Array | None = None,
 ) -> Array:
     """(N,) What makes it necessary to factor again with more care, if anything.
 
-    `pivots` is the diagonal of R, `M_row` has the largest entries of the rows of M;
     `alive` None: all columns are.
     """
-    N, dtype, row_size = matrix.shape[0], matrix.dtype, order.row_size
+    N, dtype, row_size = matrix.shape[0], matrix.dtype, quick.row_size
     # Round-off in a pivot is magnified by small ones before it, and counts for more in
     # a column that is small because it cancelled. Taken too large this costs time.
     # A row of zeros has an exact zero for its pivot, which is no round-off.
-    share = jnp.abs(pivots) / jnp.where(row_size > 0, row_size, 1)
+    share = jnp.abs(quick.pivots) / jnp.where(row_size > 0, row_size, 1)
     share = jnp.where(row_size > 0, share, 1)
     before = jnp.min(jnp.where(is_before(N), share[:, None], 1), axis=0)
     column_size = jnp.max(jnp.abs(matrix), axis=0)
     largest = jnp.max(column_size)
     reach = jnp.where(largest > 0, largest, 1) * jnp.max(jnp.abs(basis), axis=0)
     left_over = jnp.max(jnp.abs(image.raw), axis=0) / reach
-    left_over = jnp.minimum(left_over, 1)[order.columns]
+    left_over = jnp.minimum(left_over, 1)[quick.factors.columns]
     noise = 2 * roundoff(N, dtype) / before / left_over
     weak = share < jnp.minimum(noise, float(jnp.finfo(dtype).eps) ** 0.5)
     weak = weak if alive is None else weak & alive
     graded = (column_size > 0) & (column_size < _few_digits(dtype) * largest)
-    return weak | graded | (M_row > 2**_SLACK)
+    return weak | graded | (quick.M_row > 2**_SLACK)
 
 
-def _factored(matrix: Array, basis: Array, exponents: Array) -> tuple[_Factors, Array]:
-    """Factor ``matrix @ basis @ diag(2^exponents)``, with as much care as it takes.
+def _factored(matrix: Array, product: GradedProduct) -> tuple[_Factors, Array]:
+    """Factor ``matrix @ left @ diag(2^exponents)``, with as much care as it takes.
 
     Returns the factors, and whether it took any.
     """
+    basis, exponents = product.left, product.exponents
     image = _image(matrix, basis, exponents)
-    order = _sorted_if_needed(image)
-    Q, R = qr(order.even)
-    Q = _with_rows_back(Q, order)
-    columns = order.columns
-    quick = _Factors(Q, *_scaled_triangle(R, image.scale[columns]), columns)
+    quick = _quickly(matrix, image, product)
+    R, columns = quick.factors.M, quick.factors.columns
     alive = (exponents > -_LARGEST)[columns]
-    M_row = jnp.max(jnp.abs(quick.M), axis=1)
-    pivots = jnp.diagonal(R)
-    delicate = jnp.any(_delicacy(matrix, basis, image, order, pivots, M_row, alive))
+    rows = alive & (quick.pivots != 0)
+    M = jnp.where(rows[:, None] & alive[None, :], R, 0)
+    quick = quick._replace(
+        factors=quick.factors._replace(M=M), M_row=jnp.max(jnp.abs(M), axis=1)
+    )
+    delicate = jnp.any(_delicacy(matrix, basis, image, quick, alive))
 
     def with_care(quick):
-        slow = _factored_with_care(matrix, basis, exponents)
+        slow = _factored_with_care(matrix, product)
         return jax.tree.map(lambda s, q: jnp.where(delicate, s, q), slow, quick)
 
     some = any_in_batch(delicate)
-    return jax.lax.cond(some, with_care, lambda q: q, quick), delicate
+    return jax.lax.cond(some, with_care, lambda q: q, quick.factors), delicate
 
 
-def _factored_with_care(matrix: Array, basis: Array, exponents: Array) -> _Factors:
+def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     """Factor for a matrix with columns of many sizes, or one that loses rank.
 
     ``matrix @ basis`` would mix the columns of the matrix and round the small ones
-    away. Its own pivoted QR first turns their sizes into sizes of rows, which the
+    away. Its own elimination first turns their sizes into sizes of rows, which the
     product with the basis keeps, row by row.
     """
-    N, dtype = matrix.shape[0], matrix.dtype
-    smallest, most = roundoff(N, dtype), _highest(dtype)
+    N, wants = len(matrix), product.leaks is not None
 
     def stage(carry, basis_and_exponents):
-        Q, R, columns = carry
-        basis, exponents = basis_and_exponents
-        basis = basis[columns]
-        image, noise = matmul(R, basis), smallest * matmul(jnp.abs(R), jnp.abs(basis))
-        # Set to zero, with its derivative.
-        gone = jnp.all(jnp.abs(image) <= noise, axis=0)[None, :]
-        image = image - jnp.where(gone, jax.lax.stop_gradient(image), 0)
-        size = jnp.max(jnp.abs(image), axis=0)
-        shrink = jnp.where(size == 0, 0, -exponent(size))[None, :]
-        even, scale = _columns_near_one(image, exponents)
-        row_noise = smallest * jnp.max(jnp.abs(even), axis=1)
-        noise = jnp.maximum(scaled(noise, shrink), row_noise[:, None])
-        new = pivoted_qr(even, scale, noise)
-        scale = scale[new.columns]
-        # Of the second stage nobody looks at this, and its scales fit no float.
-        sized = scaled(new.R, jnp.clip(scale, -most, most)[None, :])
-        return (matmul(Q, new.Q), sized, new.columns), (new.R, scale)
+        left, factor, unit, is_there, leaks, lost = carry
+        basis, exponents, doubted = basis_and_exponents
+        image, sums = matmul(factor, basis), matmul(jnp.abs(factor), jnp.abs(basis))
+        at = jnp.where(is_there, unit, ABSENT)
+        found = eliminated(image, sums, at, exponents)
+        rows, columns = found.rows, found.columns
+        # Every row of the triangle near one, and its scale apart.
+        largest = jnp.max(found.sums, axis=1)
+        size = jnp.where(largest == 0, 0, exponent(largest))
+        size = jnp.where(found.is_pivot, exponent(jnp.diagonal(found.upper)), size)
+        upper = scaled(found.upper, -size[:, None])
+        lower = found.lower * gaps(at[rows], upper.dtype)
+        left = matmul(left, jnp.zeros_like(lower).at[rows].set(lower))
+        seen = None
+        if wants:
+            inverse, *leaks = of_elimination(found, regular(upper), size, *leaks)
+            lost = doubt_of(found, at, doubted, lost)
+            seen = inverse
+        factor = jnp.zeros_like(upper).at[:, columns].set(upper)
+        carry = (left, factor, unit[rows] + size, found.is_pivot, tuple(leaks), lost)
+        return carry, (columns, seen)
 
-    eye = jnp.eye(N, dtype=dtype)
+    eye = jnp.eye(N, dtype=matrix.dtype)
+    level, exponents = jnp.zeros(N, jnp.int32), _present(product.exponents)
+    leaks, lost, doubted = (), None, exponents
+    if wants:
+        leaks, lost = (jnp.zeros_like(matrix), jnp.zeros_like(matrix[0])), level + ABSENT
+        doubted = jnp.maximum(exponents, product.leaks.doubt)
+    start = (eye, matrix, level, jnp.ones(N, bool), leaks, lost)
     # The matrix itself, then its product with the basis: one loop, compiled once.
-    stages = (
-        jnp.stack([eye, basis]),
-        jnp.stack([jnp.zeros_like(exponents), exponents]),
-    )
-    start = varying_like((eye, matrix, jnp.arange(N)), matrix, basis, exponents)
-    (Q, _, columns), (R, scale) = jax.lax.scan(stage, start, stages)
-    return _Factors(Q, *_scaled_triangle(R[1], scale[1]), columns)
+    stages = ((eye, level, level), (product.left, exponents, doubted))
+    stages = jax.tree.map(lambda *both: jnp.stack(both), *stages)
+    start, stages = varying_like((start, stages), matrix, product)
+    carry, (columns, inverse) = jax.lax.scan(stage, start, stages)
+    left, upper, unit, is_there, leaks, lost = carry
+    columns = columns[1]
+    upper, scale = upper[:, columns], exponents[columns]
+    there = is_there[:, None] & (scale > ABSENT)[None, :]
+    M = jnp.where(there, _ratios(upper, scale, scale), 0)
+    transport = None
+    if wants:
+        transport = Transport(regular(upper), inverse[1], *leaks, unit, level, lost)
+    exponents = jnp.where(is_there, unit + scale, _ANNIHILATED)
+    return _Factors(left, exponents, M, columns, transport)
+
+
+def _present(exponents: Array) -> Array:
+    """The same, of what was annihilated exactly `ABSENT`."""
+    return jnp.where(exponents > -_LARGEST, exponents, ABSENT)
+
+
+def gaps(exponents: Array, dtype: jnp.dtype) -> Array:
+    """(N, N), 2 to what each of some exponents is above every other, cut off."""
+    return power_of_two(exponents[:, None] - exponents[None, :], dtype)
 
 
 def _scaled_triangle(R: Array, exponents: Array) -> tuple[Array, Array]:

@@ -18,13 +18,15 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
+from vgjax.products._leaks import Leaks
 from vgjax.products.graded import (
-    PUSHES_PER_BALANCE,
     GradedProduct,
+    balanced,
     by_size,
     is_alive,
     lower_factor,
-    push,
+    orthogonal,
+    rotation_of,
 )
 
 # Three sweeps make the coupling of directions g bits apart 2^-6g or so: below eps for
@@ -93,7 +95,7 @@ def log_singular_values(product: GradedProduct) -> Array:
       range. It may be missed: its value then drops by some 30 nats (14 in float32) in
       one step and goes on from there, instead of reading -inf.
     """
-    return values_of(couplings(by_size(product)))
+    return values_of(couplings(product)[0])
 
 
 def log_svd(product: GradedProduct) -> LogSVD:
@@ -115,13 +117,16 @@ def log_svd(product: GradedProduct) -> LogSVD:
       ValueError: `product` holds values only: its `rotation` is None.
     """
     values = log_singular_values(product)
-    product = jax.lax.fori_loop(0, SWEEPS, lambda _, p: _swept(p), product)
-    left, right = vectors_of_swept(product)
+    left, right = vectors_of(product)
     return LogSVD(left, values, right)
 
 
-def vectors_of_swept(product: GradedProduct) -> tuple[Array, Array]:
-    """Left and right singular vectors of a product that has been swept."""
+def vectors_of(product: GradedProduct) -> tuple[Array, Array]:
+    """Left and right singular vectors."""
+    rotation_of(product, "product")
+    basis = varying_like(jnp.eye(len(product.left), dtype=product.left.dtype), product)
+    start = (basis, product._replace(leaks=None))
+    basis, product = jax.lax.fori_loop(0, SWEEPS + 1, lambda _, p: _swept(*p), start)
     product = by_size(product)
     Q, R = qr(product.right.T)
     alive = is_alive(product)
@@ -132,22 +137,22 @@ def vectors_of_swept(product: GradedProduct) -> tuple[Array, Array]:
     left, right = _by_windows(
         lambda depth, _: _window_vectors(frame, depth), frame, (eye, eye)
     )
-    right = matmul(matmul(_rotation(product), Q), right)
-    return matmul(product.left, left), right
+    right = matmul(matmul(rotation_of(product, "product"), Q), right)
+    return matmul(matmul(basis, product.left), left), right
 
 
-def _rotation(product: GradedProduct) -> Array:
-    if product.rotation is None:
-        msg = "Argument `product` must carry its rotation, but holds values only."
-        raise ValueError(msg)
-    return product.rotation
+def couplings(
+    product: GradedProduct, *, all_alive: bool = False
+) -> tuple[Couplings, Leaks | None]:
+    """Reduce a product to what its singular values depend on.
 
-
-def couplings(product: GradedProduct, *, all_alive: bool = False) -> Couplings:
-    """Reduce a product sorted by size to what its singular values depend on."""
+    And put its leaks in the order of its directions, largest first.
+    """
+    product = by_size(orthogonal(product)[1])
     alive = None if all_alive else is_alive(product)
     _, R = qr(product.right.T)
-    return _couplings(product, lower_factor(product, R, alive), alive)
+    L = lower_factor(product, R, alive)
+    return _couplings(product, L, alive), product.leaks
 
 
 def _couplings(product: GradedProduct, L: Array, alive: Array | None) -> Couplings:
@@ -206,9 +211,10 @@ def _without_distractions(frame: Couplings, *, by_square: bool = True) -> Array:
     return jnp.where(weak & ~jnp.eye(len(L), dtype=bool), 0, L)
 
 
-def _swept(product: GradedProduct) -> GradedProduct:
-    product = product._replace(age=jnp.full_like(product.age, PUSHES_PER_BALANCE))
-    return push(product, jnp.eye(len(product.left), dtype=product.left.dtype))
+def _swept(basis: Array, product: GradedProduct) -> tuple[Array, GradedProduct]:
+    """Make directions couple less: ``basis @ product`` stays the same."""
+    Q, product = orthogonal(balanced(product))
+    return matmul(basis, Q), product
 
 
 def _log(x: Array, e: Array) -> Array:

@@ -19,11 +19,10 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
+from vgjax.products._leaks import errors as errors_of
+from vgjax.products._leaks import no_leaks
 from vgjax.products.graded import (
-    PUSHES_PER_BALANCE,
-    absorb,
     balanced_if_due,
-    by_size,
     identity,
     push_plainly,
     push_unbalanced,
@@ -46,10 +45,16 @@ class Spectrum(NamedTuple):
     steps: Array  # (R,) int32, how many factors the product had; the lag, in reverse
     log_singular_values: Array  # (R, N) nats, descending along the last axis
     log_abs_det: Array  # (R,) nats, summed from the determinant of each factor
+    # (R, N) nats, what each value may be off; inf where rounding decides; None: not asked
+    error: Array | None = None
 
 
 def product_spectrum(
-    matrices: Array, *, every: int = 1, reverse: bool = False
+    matrices: Array,
+    *,
+    every: int = 1,
+    reverse: bool = False,
+    errors: bool = True,
 ) -> Spectrum:
     r"""Return the exact log singular values of every product of leading matrices.
 
@@ -124,8 +129,11 @@ def product_spectrum(
     if _checks.flag(reverse, "reverse"):
         # Suffixes of A are prefixes of the transposed factors in reversed order.
         matrices = jnp.swapaxes(matrices[::-1], 1, 2)
-    program = partial(_spectrum_of_stack, matrices, every=every, dtype=dtype)
-    return in_two_stages(program, matrices, every)
+    errors = _checks.flag(errors, "errors")
+    program = partial(
+        _spectrum_of_stack, matrices, every=every, dtype=dtype, errors=errors
+    )
+    return in_two_stages(program, matrices, (every, errors))
 
 
 def tracked_spectrum(
@@ -137,6 +145,7 @@ def tracked_spectrum(
     T: int,
     every: int,
     dtype: jnp.dtype,
+    errors: bool,
     careful: bool = True,
 ) -> tuple[Spectrum, Array]:
     """Spectrum of factors that are made one at a time, and forgotten.
@@ -157,21 +166,18 @@ def tracked_spectrum(
     inputs = jax.tree.map(
         lambda a: a[: R * every].reshape(*shape, *a.shape[1:]), inputs
     )
-    read = _read if careful else _read_plainly
-
     def step(state, x):
         carry, product, (high, low), needs_care, is_lost, whole = state
         carry, matrix = factor(carry, x[1])
         matrix = matrix.astype(dtype)
-        if every > PUSHES_PER_BALANCE:
-            product = balanced_if_due(product)
+        product = balanced_if_due(product)
         if careful:
             product, is_lost = without_lost_derivative(product, is_lost)
-            product, delicate = push_unbalanced(product, matrix, diagonal=every == 1)
+            product, delicate = push_unbalanced(product, matrix)
             whole = extended(whole, matrix)
         else:
             delicate = None
-            product, reasons = push_plainly(product, matrix, diagonal=every == 1)
+            product, reasons = push_plainly(product, matrix)
             needs_care = needs_care | reasons
         log_det = add_compensated(high, low, _log_det(matrix, delicate))
         return (carry, product, log_det, needs_care, is_lost, whole), None
@@ -179,29 +185,36 @@ def tracked_spectrum(
     def record(state, xs):
         # Unrolled where it is one step: a loop in a loop copies the state twice.
         state, _ = jax.lax.scan(step, state, xs, unroll=every == 1)
-        carry, product, log_det, needs_care, is_lost, whole = state
-        product, seen, total = read(by_size(product), log_det[0] + log_det[1])
-        state = (carry, product, log_det, needs_care, is_lost, whole)
-        return state, ((seen, whole, is_lost), total)
+        _, product, log_det, _, is_lost, whole = state
+        seen, leaks = couplings(product, all_alive=not careful)
+        total = log_det[0] + log_det[1]
+        if careful:
+            total = jnp.where(jnp.all(jnp.isfinite(seen.L)), total, jnp.nan)
+        return state, ((seen, leaks, whole, is_lost), total)
 
-    def read_values(seen, whole, is_lost):
+    def read(seen, leaks, whole, is_lost):
         found = values_of(seen)
-        return with_slopes_of(whole, found, is_lost) if careful else found
+        error = None if leaks is None else errors_of(leaks, seen.exponents, found)
+        found = with_slopes_of(whole, found, is_lost) if careful else found
+        return found, error
 
     def records(state, xs):
         state, (seen, log_det) = jax.lax.scan(record, state, xs)
-        return state, (jax.vmap(read_values)(*seen), log_det)
+        return state, (*jax.vmap(read)(*seen), log_det)
 
     zero = jnp.zeros((), dtype)
-    product = identity(N, dtype)._replace(rotation=None)
+    leaks = no_leaks(N, dtype) if errors else None
+    product = identity(N, dtype)._replace(rotation=None, leaks=leaks)
     whole = product.left if careful else None
     no = jnp.zeros((), bool)
     nowhere = None if careful else jnp.zeros(N, bool)
     start = (carry, product, (zero, zero), nowhere, no, whole)
     start = varying_like(start, carry, inputs)
-    state, (values, log_det) = jax.lax.scan(records, start, inputs)
+    state, (values, error, log_det) = jax.lax.scan(records, start, inputs)
     steps = every * jnp.arange(1, R + 1, dtype=jnp.int32)
-    spectrum = Spectrum(steps, values.reshape(R, N), log_det.reshape(R))
+    values = values.reshape(R, N)
+    error = error.reshape(R, N) if errors else None
+    spectrum = Spectrum(steps, values, log_det.reshape(R), error)
     return spectrum, no if careful else jnp.any(state[3])
 
 
@@ -230,21 +243,6 @@ def _log_det_rule(primals, tangents):
     return found, jnp.trace(jnp.linalg.solve(regular, change))
 
 
-def _read(product, log_det):
-    """Record what couples the product's directions, and move it to the left."""
-    seen = couplings(product)
-    finite = jnp.all(jnp.isfinite(seen.L))
-    L = jnp.where(finite, seen.L, 0)
-    rest = absorb(product, L, None, seen.alive)
-    right = jnp.where(finite, rest.right, jnp.nan)
-    return rest._replace(right=right), seen, jnp.where(finite, log_det, jnp.nan)
-
-
-def _read_plainly(product, log_det):
-    seen = couplings(product, all_alive=True)
-    return absorb(product, seen.L, None, seen.alive), seen, log_det
-
-
 def in_two_stages(
     program: Callable[..., tuple[Spectrum, Array]], arguments: Any, key: Hashable
 ) -> Spectrum:
@@ -268,8 +266,8 @@ def in_two_stages(
     return program(careful=True)[0]
 
 
-@partial(jax.jit, static_argnames=("every", "dtype", "careful"))
-def _spectrum_of_stack(matrices, *, every, dtype, careful):
+@partial(jax.jit, static_argnames=("every", "dtype", "errors", "careful"))
+def _spectrum_of_stack(matrices, *, every, dtype, errors, careful):
     T, N, _ = matrices.shape
     return tracked_spectrum(
         lambda carry, matrix: (carry, matrix),
@@ -279,5 +277,6 @@ def _spectrum_of_stack(matrices, *, every, dtype, careful):
         T=T,
         every=every,
         dtype=dtype,
+        errors=errors,
         careful=careful,
     )

@@ -1,0 +1,275 @@
+r"""What the rounding of a product's factors may have done to its singular values.
+
+The exact product is ``left (I + F) diag(2^e) right`` for some F, the *leaks*: F[i, j]
+is how much of direction i rounding put into direction j, times 2^(e_i - e_j). A push
+``matrix left = left' U`` turns it, exactly, into
+
+    F' = U F U^-1 + L^-1 dM U^-1,    |dM| <= eps (|matrix| |left| + |L| |U|),
+
+for dM is the backward error of one product and one LU factorisation (Higham, Accuracy
+and Stability of Numerical Algorithms (2002), theorem 9.3). So F is carried along as a
+sample: with dM of random signs, taken from the last bits of what is factored, so that a
+step that repeats rounds alike and a call always finds the same. One sample has N^2
+entries, and says for each pair of directions whether the noise of one, which may have
+been eps when it was small, has grown to be what the other is made of.
+
+A leak into a smaller direction changes a value by its square, into one of like size by
+itself, one on the diagonal by itself; what leaks from a small direction into a larger
+one counts less by the ratio of the scales, 2^(e_j - e_i). With eta the sum of these, a
+log singular value is off by at most -log(1 - eta) (Veselic & Slapnicar, Linear Algebra
+Appl. 195, 81 (1993)).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vgjax._linalg import exponent, matmul, power_of_two, roundoff, scaled
+from vgjax.products._elimination import ABSENT, Elimination
+
+# Times what a rounding of typical size does. Of 300,000 values of scripts/bench --errors
+# the worst was off by what one times the estimate allows.
+_SAFETY = 2.0
+# Of the noise: four times the root mean square of the terms of each entry.
+_NOISE = 4.0
+# Directions within so many bits of each other share what is on their diagonals.
+_NEAR = 3
+
+
+class Leaks(NamedTuple):
+    """Of a product ``left (I + F) diag(2^e) right``, what is known of F."""
+
+    sample: Array  # (N, N) an F of random roundings
+    floor: Array  # (N, N) its size, where chance made it small
+    variance: Array  # (N,) of the diagonal, sum of the squares of its steps
+    doubt: Array  # (N,) int32, what was taken for annihilated is below 2^doubt
+
+
+class Transport(NamedTuple):
+    """How a push turns leaks, rows in units of 2^row and columns of 2^column."""
+
+    upper: Array  # (N, N) upper triangle, its diagonal near one
+    inverse: Array  # (N, N) of `upper`
+    new: Array  # (N, N) a sample of new leaks
+    variance: Array  # (N,) of its diagonal
+    row: Array  # (N,) int32
+    column: Array  # (N,) int32
+    doubt: Array  # (N,) int32, that of the leaks from now on
+
+
+def no_leaks(N: int, dtype: jnp.dtype) -> Leaks:
+    """Leaks of the empty product."""
+    zero = jnp.zeros((N, N), dtype)
+    return Leaks(zero, zero, jnp.zeros(N, dtype), jnp.full(N, ABSENT, jnp.int32))
+
+
+def reordered(leaks: Leaks | None, order: Array) -> Leaks | None:
+    """The same, of the directions in another order."""
+    if leaks is None:
+        return None
+    return Leaks(
+        leaks.sample[order][:, order],
+        leaks.floor[order][:, order],
+        leaks.variance[order],
+        leaks.doubt[order],
+    )
+
+
+def carried(
+    leaks: Leaks | None, transport: Transport | None, columns: Array, overall: Array
+) -> Leaks | None:
+    """Leaks after a push that took the directions in an order of columns.
+
+    A power of two, `overall`, was taken out of the matrix.
+    """
+    if leaks is None or transport is None:
+        return None
+    sample, floor, variance, _ = reordered(leaks, columns)
+    upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
+    grown = column[:, None] - column[None, :]
+    sample, floor = _within(scaled(sample, grown)), _within(scaled(floor, grown))
+    turned = _within(matmul(matmul(upper, sample), inverse))
+    pivots = jnp.diagonal(upper)
+    floor = floor * jnp.abs(pivots[:, None] / pivots[None, :])
+    floor = jnp.maximum(floor, jnp.abs(new))
+    back = row[:, None] - row[None, :]
+    moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
+    right = len(upper) * float(jnp.finfo(upper.dtype).eps) ** 2
+    return Leaks(
+        _within(scaled(turned + new, back)),
+        _within(scaled(floor, back)),
+        variance + jnp.maximum(moved**2, own) + right,
+        jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
+    )
+
+
+def of_factorisation(
+    matrix: Array,
+    basis: Array,
+    lower: Array,
+    upper: Array,
+    rows: Array,
+    columns: Array,
+    grown: Array,
+    doubt: Array,
+) -> Transport:
+    """Transport by ``(matrix @ basis)[rows][:, columns] = lower @ upper``.
+
+    Columns in units of 2^grown. That, and `doubt`, are of the basis before its columns
+    are put in order.
+    """
+    row = _exponents_of(upper)
+    by_row, column = -row[:, None], grown[columns]
+    upper = scaled(upper, by_row)
+    lower = lower * power_of_two(row[None, :] - row[:, None], lower.dtype)
+    # Both near one, that their squares are floats.
+    away = exponent(jnp.max(jnp.abs(matrix)))
+    matrix = scaled(matrix[rows], by_row - away)
+    basis = scaled(basis[:, columns], away - column[None, :])
+    # Of the squares: a sum of N roundings is no N times as large as one.
+    sums = matmul(
+        jnp.concatenate([lower, matrix], axis=1) ** 2,
+        jnp.concatenate([upper, basis]) ** 2,
+    )
+    upper = regular(upper)
+    inverse, new, variance = _new(lower, upper, jnp.sqrt(sums))
+    doubt = doubt[columns]
+    doubt = jnp.where(doubt > ABSENT, doubt + column + row, ABSENT)
+    return Transport(upper, inverse, new, variance, row, column, doubt)
+
+
+def of_elimination(
+    found: Elimination, upper: Array, size: Array, before: Array, variance: Array
+) -> tuple[Array, Array, Array]:
+    """Inverse of the upper triangle, leaks of its matrix and their variance.
+
+    Those `before` are of the matrix that is eliminated, and its rows. `upper` has the
+    rows in units of 2^size, and so have the leaks.
+    """
+    by_row = -size[:, None]
+    lower = found.lower * power_of_two(size[None, :] + by_row, upper.dtype)
+    before = _within(scaled(before[found.rows][:, found.rows], size[None, :] + by_row))
+    inverse, new, own = _new(lower, upper, scaled(found.sums, by_row))
+    # lower (I + new) upper = (I + before) lower upper.
+    turned = _within(_solved(lower, matmul(before, lower)))
+    return inverse, turned + new, variance[found.rows] + own
+
+
+def _new(lower: Array, upper: Array, sizes: Array) -> tuple[Array, Array, Array]:
+    """Inverse of the upper triangle, a sample of new leaks and its variance."""
+    inverse = _within(_inverse(upper))
+    noise = _within(_solved(lower, _signed(sizes)))
+    # Where chance cancels what the sample sums up, the sum of squares has it.
+    variance = jnp.sum(noise**2 * inverse.T**2, axis=1)
+    return inverse, _within(matmul(noise, inverse)), variance
+
+
+def doubt_of(
+    found: Elimination, row_exponents: Array, column_exponents: Array, lost: Array
+) -> Array:
+    """(N,) int32, below what power of two each direction is that counts as lost.
+
+    `lost`, (N,), is that of rows that were lost before. Columns that were come with
+    their doubt for an exponent.
+    """
+    rows, columns = row_exponents[found.rows], column_exponents[found.columns]
+    noise = roundoff(len(rows), found.sums.dtype) * found.sums
+    size = jnp.maximum(jnp.abs(found.rest), noise)
+    # What was made of zeros alone is zero.
+    size = jnp.where(size > 0, exponent(size) + 1 + rows[:, None], ABSENT)
+    size = jnp.where(rows[:, None] > ABSENT, size, ABSENT)
+    size = jnp.maximum(size, lost[found.rows][:, None])
+    is_there = (~found.is_pivot & (columns > ABSENT))[None, :] & (size > ABSENT)
+    size = jnp.where(is_there, size + columns[None, :], ABSENT)
+    return jnp.where(found.is_pivot, ABSENT, jnp.max(size, axis=1))
+
+
+def errors(
+    leaks: Leaks, exponents: Array, values: Array
+) -> Array:
+    """(N,) nats, what each log singular value may be off; inf: undecided.
+
+    Directions, and values, are in descending order.
+    """
+    N, dtype = len(values), values.dtype
+    eps, limit = float(jnp.finfo(dtype).eps), _limit(dtype)
+    is_alive = exponents > ABSENT // 2
+    gap = exponents[:, None] - exponents[None, :]
+    off = ~jnp.eye(N, dtype=bool) & is_alive[None, :] & is_alive[:, None]
+    size = jnp.maximum(jnp.abs(leaks.sample), leaks.floor)
+    # Column j counts less in a row of larger scale.
+    size = jnp.where(off, scaled(size, jnp.minimum(-gap, 0)), 0)
+    size = jnp.minimum(size, limit**0.5)
+    both = jnp.maximum(size, size.T)
+    near = power_of_two(_NEAR - jnp.abs(gap), dtype)
+    own = jnp.maximum(jnp.abs(jnp.diagonal(leaks.sample)), jnp.sqrt(leaks.variance))
+    own = jnp.where(is_alive, own, 0)
+    own = jnp.max(jnp.where(jnp.abs(gap) <= _NEAR, own[None, :], 0), axis=1)
+    eta = own + jnp.sum(both * jnp.minimum(near, 1), axis=1)
+    eta = eta + jnp.sum(size**2, axis=1) + jnp.sum(size**2, axis=0)
+    eta = _SAFETY * (eta + 3 * N**0.5 * eps)
+    error = -jnp.log1p(-jnp.minimum(eta, 1)) + 4 * eps * jnp.abs(values)
+
+    # What was taken for annihilated may be as large as its doubt, or next to nothing.
+    doubt = jnp.max(leaks.doubt)
+    error = jnp.where(exponents <= doubt + _NEAR, jnp.inf, error)
+    lost = jnp.sum(leaks.doubt > ABSENT)
+    rank = jnp.sum(is_alive)
+    is_certain = jnp.arange(N) >= rank + lost
+    of_lost = jnp.where(is_certain, 0, jnp.inf)
+    error = jnp.where(values == -jnp.inf, of_lost, error)
+    return jnp.where(jnp.isnan(values), jnp.nan, error)
+
+
+def _limit(dtype: jnp.dtype) -> float:
+    """What leaks are cut off at: far beyond what decides, its square a float."""
+    return 2.0 ** (int(jnp.finfo(dtype).maxexp) // 4)
+
+
+def _exponents_of(upper: Array) -> Array:
+    pivots = jnp.diagonal(upper)
+    return jnp.where(pivots == 0, 0, exponent(pivots))
+
+
+def regular(upper: Array) -> Array:
+    """The same with ones for zeros on its diagonal."""
+    return upper + jnp.diag((jnp.diagonal(upper) == 0).astype(upper.dtype))
+
+
+def _inverse(upper: Array) -> Array:
+    eye = jnp.eye(len(upper), dtype=upper.dtype)
+    return jax.lax.linalg.triangular_solve(upper, eye, left_side=True, lower=False)
+
+
+def _solved(lower: Array, x: Array) -> Array:
+    return jax.lax.linalg.triangular_solve(
+        lower, x, left_side=True, lower=True, unit_diagonal=True
+    )
+
+
+def _within(x: Array) -> Array:
+    limit = _limit(x.dtype)
+    return jnp.clip(jnp.where(jnp.isnan(x), limit, x), -limit, limit)
+
+
+def _signed(sizes: Array) -> Array:
+    """Noise of about these sizes, its signs and factors taken from their bits.
+
+    Equal sizes in equal places have equal noise, for a step that repeats rounds alike.
+    """
+    bits = jnp.finfo(sizes.dtype).bits
+    whole = jnp.dtype(f"uint{bits}")
+
+    def odd(number):
+        return jnp.array(number >> (64 - bits) | 1, whole)
+
+    # The multipliers are those of splitmix64 (Steele et al., OOPSLA (2014)).
+    index = jnp.arange(sizes.size, dtype=whole).reshape(sizes.shape)
+    mixed = jax.lax.bitcast_convert_type(sizes, whole) + index * odd(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> (bits // 2 - 3))) * odd(0xBF58476D1CE4E5B9)
+    mixed = mixed ^ (mixed >> (bits // 2 + 1))
+    factor = 0.5 + (mixed & 1023).astype(sizes.dtype) / 1024
+    sign = jnp.where((mixed >> (bits - 1)) == 1, -1, 1).astype(sizes.dtype)
+    return _NOISE * float(jnp.finfo(sizes.dtype).eps) * sign * factor * sizes
