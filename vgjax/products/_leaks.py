@@ -34,6 +34,8 @@ from vgjax.products._elimination import ABSENT, Elimination
 _SAFETY = 2.0
 # Of the noise: four times the root mean square of the terms of each entry.
 _NOISE = 4.0
+# Beyond it the squares of what is left out count, too, and nothing is said.
+_LARGEST = 0.2
 # Directions within so many bits of each other share what is on their diagonals.
 _NEAR = 3
 
@@ -88,18 +90,18 @@ def carried(
         return None
     sample, floor, variance, _ = reordered(leaks, columns)
     upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
-    grown = column[:, None] - column[None, :]
-    sample, floor = _within(scaled(sample, grown)), _within(scaled(floor, grown))
+    by = _ratios(column, upper.dtype)
+    sample, floor = _within(sample * by), _within(floor * by)
     turned = _within(matmul(matmul(upper, sample), inverse))
     pivots = jnp.diagonal(upper)
     floor = floor * jnp.abs(pivots[:, None] / pivots[None, :])
     floor = jnp.maximum(floor, jnp.abs(new))
-    back = row[:, None] - row[None, :]
+    back = _ratios(row, upper.dtype)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
     right = len(upper) * float(jnp.finfo(upper.dtype).eps) ** 2
     return Leaks(
-        _within(scaled(turned + new, back)),
-        _within(scaled(floor, back)),
+        _within((turned + new) * back),
+        _within(floor * back),
         variance + jnp.maximum(moved**2, own) + right,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
     )
@@ -123,7 +125,7 @@ def of_factorisation(
     row = _exponents_of(upper)
     by_row, column = -row[:, None], grown[columns]
     upper = scaled(upper, by_row)
-    lower = lower * power_of_two(row[None, :] - row[:, None], lower.dtype)
+    lower = lower * _ratios(-row, lower.dtype)
     # Both near one, that their squares are floats.
     away = exponent(jnp.max(jnp.abs(matrix)))
     matrix = scaled(matrix[rows], by_row - away)
@@ -149,8 +151,9 @@ def of_elimination(
     rows in units of 2^size, and so have the leaks.
     """
     by_row = -size[:, None]
-    lower = found.lower * power_of_two(size[None, :] + by_row, upper.dtype)
-    before = _within(scaled(before[found.rows][:, found.rows], size[None, :] + by_row))
+    by = _ratios(-size, upper.dtype)
+    lower = found.lower * by
+    before = _within(before[found.rows][:, found.rows] * by)
     inverse, new, own = _new(lower, upper, scaled(found.sums, by_row))
     # lower (I + new) upper = (I + before) lower upper.
     turned = _within(_solved(lower, matmul(before, lower)))
@@ -200,7 +203,7 @@ def errors(
     off = ~jnp.eye(N, dtype=bool) & is_alive[None, :] & is_alive[:, None]
     size = jnp.maximum(jnp.abs(leaks.sample), leaks.floor)
     # Column j counts less in a row of larger scale.
-    size = jnp.where(off, scaled(size, jnp.minimum(-gap, 0)), 0)
+    size = jnp.where(off, size * power_of_two(jnp.minimum(-gap, 0), dtype), 0)
     size = jnp.minimum(size, limit**0.5)
     both = jnp.maximum(size, size.T)
     near = power_of_two(_NEAR - jnp.abs(gap), dtype)
@@ -210,7 +213,8 @@ def errors(
     eta = own + jnp.sum(both * jnp.minimum(near, 1), axis=1)
     eta = eta + jnp.sum(size**2, axis=1) + jnp.sum(size**2, axis=0)
     eta = _SAFETY * (eta + 3 * N**0.5 * eps)
-    error = -jnp.log1p(-jnp.minimum(eta, 1)) + 4 * eps * jnp.abs(values)
+    error = -jnp.log1p(-jnp.minimum(eta, _LARGEST)) + 4 * eps * jnp.abs(values)
+    error = jnp.where(eta < _LARGEST, error, jnp.inf)
 
     # What was taken for annihilated may be as large as its doubt, or next to nothing.
     doubt = jnp.max(leaks.doubt)
@@ -226,6 +230,17 @@ def errors(
 def _limit(dtype: jnp.dtype) -> float:
     """What leaks are cut off at: far beyond what decides, its square a float."""
     return 2.0 ** (int(jnp.finfo(dtype).maxexp) // 4)
+
+
+def _ratios(exponents: Array, dtype: jnp.dtype) -> Array:
+    """(N, N), 2^(e_i - e_j), cut off at twice the range of the dtype.
+
+    As outer products of N powers: N^2 of them cost as much as the elimination.
+    """
+    middle = (jnp.max(exponents) + jnp.min(exponents)) // 2
+    reach = int(jnp.finfo(dtype).maxexp) // 2 - 1
+    e = jnp.clip(exponents - middle, -reach, reach)
+    return power_of_two(e, dtype)[:, None] * power_of_two(-e, dtype)[None, :]
 
 
 def _exponents_of(upper: Array) -> Array:

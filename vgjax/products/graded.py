@@ -411,17 +411,17 @@ def _sorted_if_needed(image: _Image) -> tuple[Array, Array]:
     """
     scale = image.scale
     if image.even.dtype == jnp.float32:
-        columns = descending(scale)
+        columns = descending(scale).astype(jnp.int32)
         return columns, image.even[:, columns]
     # All pairs: a running minimum takes ten times as long to compile.
     higher = scale[None, :] > scale[:, None] + _DISORDER
     uneven = jnp.any(higher & is_before(len(scale)))
 
     def in_order(even):
-        columns = jnp.where(uneven, descending(scale), index)
+        columns = jnp.where(uneven, descending(scale).astype(jnp.int32), index)
         return columns, even[:, columns]
 
-    index = varying_like(jnp.arange(len(scale)), image)
+    index = varying_like(jnp.arange(len(scale), dtype=jnp.int32), image)
     some = any_in_batch(uneven)
     return jax.lax.cond(some, in_order, lambda even: (index, even), image.even)
 
