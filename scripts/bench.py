@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import bench_against
+import bench_certified
 import bench_first_answers
 import bench_through_time
 from _measure import call, in_turn, peak_memory, start
@@ -51,6 +52,7 @@ def main():
         bench_first_answers.report(options.toy)
         report_memory(options.toy)
         bench_through_time.report(options.toy)
+        bench_certified.report(options.toy)
     if options.accuracy or options.toy:
         call("accuracy", options.toy, threads="1")
 
@@ -433,7 +435,7 @@ def activations(toy):
 
 
 PARTS = {f.__name__: f for f in (ratios, memory, accuracy)}
-for module in (bench_first_answers, bench_through_time):
+for module in (bench_certified, bench_first_answers, bench_through_time):
     PARTS |= {f.__name__: f for f in module.PARTS}
 
 if __name__ == "__main__":
