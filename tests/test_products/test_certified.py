@@ -228,34 +228,43 @@ def test_wrong_values_and_wrong_vectors_are_not_proved():
     A = np.random.default_rng(1).standard_normal((1, 3, 3))
     U, s, _ = np.linalg.svd(A[0])
 
-    def moved(U, s):
+    def proved(U, s, radius=1e-12):
         with _balls.ctx.workprec(200):
             phi = _balls.product(_balls.Factors(A), 0, 1)
             exact = _balls.arb_mat(3, 3, U.ravel().tolist())
             values = [_balls.arb(float(x)) for x in s]
-            return _enclosures._proved(phi, exact, values, [0, 1, 2], 200, 1e-12)
+            return _enclosures._proved(phi, exact, values, [0, 1, 2], 200, radius)
 
-    assert moved(U, s) is not None
-    assert moved(U, s * (1 + 1e-9)) is None
-    assert moved(U * (1 + 1e-9), s) is None
+    assert proved(U, s) is not None
+    assert proved(U, s * (1 + 1e-9)) is None
+    assert proved(U * (1 + 1e-9), s) is None
+    # Here Z is orthonormal all the same.
+    assert proved(U * (1 + 1e-9), s * (1 + 1e-9)) is None
     tilted = U.copy()
     tilted[:, 0] += 1e-9 * U[:, 1]
-    assert moved(tilted, s) is None
+    assert proved(tilted, s) is None
+    # Where so much is allowed, the radius tells how much it is.
+    for ball, truth in zip(proved(U, s * (1 + 1e-9), 1e-6), s, strict=True):
+        value, radius = _balls.rounded(ball)
+        assert 5e-10 < abs(value - np.log(truth)) < radius < 1e-8
 
 
 def test_vectors_outside_of_the_range_are_not_proved():
     A = np.array([[[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 0.0]]])
-    U = np.array([[1.0], [2.0], [0.0]]) / np.sqrt(5)
 
-    def outside(U):
+    def proved(angle):
+        u = np.array([np.cos(angle), 2 * np.cos(angle), np.sqrt(5) * np.sin(angle)])
         with _balls.ctx.workprec(200):
             phi = _balls.product(_balls.Factors(A), 0, 1)
-            exact = _balls.arb_mat(3, 1, U.ravel().tolist())
-            pulled = phi.transpose() * exact
-            return float(_enclosures._outside(phi, exact, pulled, [1]))
+            U = _balls.arb_mat(3, 1, u.tolist())
+            U = (U * (1 / _enclosures._norm(U))).mid()
+            # Unit vectors U and Z, whatever the angle: these alone would prove it.
+            values = [_enclosures._norm(phi.transpose() * U).mid()]
+            return _enclosures._proved(phi, U, values, [1], 200, 1e-12)
 
-    assert outside(U) < 1e-30
-    assert outside(U + np.array([[0.0], [0.0], [1e-3]])) > 1e-7
+    (value,) = proved(0.0)
+    assert _balls.rounded(value)[0] == pytest.approx(np.log(5), abs=1e-15)
+    assert proved(1e-3) is None
 
 
 def test_a_prime_that_divides_lowers_the_rank_and_never_raises_it():
