@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import bench_against
+import bench_certified
 import bench_errors
 import bench_first_answers
 import bench_through_time
@@ -61,6 +62,7 @@ def main():
         bench_first_answers.report(options.toy)
         report_memory(options.toy)
         bench_through_time.report(options.toy)
+        bench_certified.report(options.toy)
     if options.accuracy or options.toy:
         call("accuracy", options.toy, threads="1")
 
@@ -443,7 +445,12 @@ def activations(toy):
 
 
 PARTS = {f.__name__: f for f in (ratios, memory, accuracy)}
-for module in (bench_errors, bench_first_answers, bench_through_time):
+for module in (
+    bench_certified,
+    bench_errors,
+    bench_first_answers,
+    bench_through_time,
+):
     PARTS |= {f.__name__: f for f in module.PARTS}
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ def test_what_goes_down_is_no_breach(line):
         ("equinox", set()),
         ("chex", set()),
         ("sklearn", set()),
+        ("flint", {"products"}),
     ],
 )
 def test_other_libraries_are_known_where_they_belong(library, home):
@@ -161,6 +162,7 @@ def test_a_fresh_import_loads_only_what_was_asked_for_and_changes_no_setting():
     roots = {name.split(".")[0] for name in found["loaded"]}
     assert {"vgjax", "jax", "numpy"} <= roots
     unwanted = {"flax", "matplotlib", "sklearn", "chex", "equinox", "optax", "tyro"}
+    unwanted |= {"flint"}
     assert roots.isdisjoint(unwanted)
     assert "vgjax.plots" not in found["loaded"]
     # A second or more together, for functions that few sessions call.

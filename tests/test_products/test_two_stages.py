@@ -45,7 +45,7 @@ CHAINS = {
 )
 def test_what_needs_no_care_reads_the_same_to_the_last_bit(name, every, dtype):
     chain = jnp.asarray(CHAINS[name](), dtype)
-    options = {"every": every, "dtype": chain.dtype}
+    options = {"every": every, "dtype": chain.dtype, "errors": True}
     whole, _ = tracked._spectrum_of_stack(chain, careful=True, **options)
     plain, needs_care = tracked._spectrum_of_stack(chain, careful=False, **options)
     assert not needs_care
