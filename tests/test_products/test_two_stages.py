@@ -90,7 +90,7 @@ def needy(kind):
 def test_what_needs_care_is_told_and_gets_it(kind, dtype):
     chain = jnp.asarray(needy(kind), dtype)
     _, needs_care = tracked._spectrum_of_stack(
-        chain, every=1, dtype=chain.dtype, careful=False
+        chain, every=1, dtype=chain.dtype, errors=True, careful=False
     )
     assert needs_care
     whole, _ = tracked._spectrum_of_stack(

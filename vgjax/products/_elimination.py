@@ -46,7 +46,7 @@ def eliminated(
     N = len(matrix)
     index = jnp.arange(N, dtype=jnp.int32)
     never = jnp.iinfo(jnp.int32).min
-    smallest = roundoff(N, matrix.dtype)
+    smallest, eps = roundoff(N, matrix.dtype), float(jnp.finfo(matrix.dtype).eps)
 
     def eliminate(k, carry):
         A, sums, rows, columns, rank = carry
@@ -69,10 +69,14 @@ def eliminated(
         # What is above the pivot, scales counted, is round-off that was passed over.
         gap = row_exponents[rows] - row_exponents[rows[k]]
         size = jnp.abs(factor) * power_of_two(jnp.minimum(gap, 64), A.dtype)
-        factor = jnp.where(size > 4, 0, factor)
+        is_dropped = size > 4
+        factor = jnp.where(is_dropped, 0, factor)
         pivots = jnp.where(below, A[k], 0)
         A = A - jnp.outer(factor, pivots)
         sums = sums + jnp.outer(jnp.abs(factor), jnp.abs(pivots))
+        # As if it were the round-off of so much.
+        lost = jnp.where(is_dropped, jnp.abs(A[:, k]) / eps, 0)
+        sums = sums.at[:, k].set(jnp.maximum(sums[:, k], lost))
         A = A.at[:, k].set(jnp.where(below & found, factor, A[:, k]))
         return A, sums, rows, columns, rank + found.astype(rank.dtype)
 

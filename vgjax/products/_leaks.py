@@ -156,8 +156,12 @@ def of_elimination(
     before = _within(before[found.rows][:, found.rows] * by)
     inverse, new, own = _new(lower, upper, scaled(found.sums, by_row))
     # lower (I + new) upper = (I + before) lower upper.
-    turned = _within(_solved(lower, matmul(before, lower)))
-    return inverse, turned + new, variance[found.rows] + own
+    undo = _within(_solved(lower, jnp.eye(len(lower), dtype=lower.dtype)))
+    turned = _within(matmul(undo, matmul(before, lower)))
+    # Without its diagonal, which is in the variance.
+    off = jnp.where(jnp.eye(len(lower), dtype=bool), 0, before)
+    moved = jnp.sum(matmul(undo**2, off**2) * lower.T**2, axis=1)
+    return inverse, turned + new, variance[found.rows] + own + moved
 
 
 def _new(lower: Array, upper: Array, sizes: Array) -> tuple[Array, Array, Array]:

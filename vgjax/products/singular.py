@@ -198,7 +198,9 @@ def _without_distractions(frame: Couplings, *, by_square: bool = True) -> Array:
     up to 80 nats, whatever number of QR sweeps went before.
     """
     L = frame.L if frame.alive is None else jnp.where(frame.alive, frame.L, 0)
-    gap = frame.depth[:, None] - frame.depth[None, :]
+    # Of the diagonal itself: its entries are near one, but not between one and two.
+    depth = frame.depth - exponent(jnp.diagonal(L))
+    gap = depth[:, None] - depth[None, :]
     eps = float(jnp.finfo(L.dtype).eps)
     tiny = float(jnp.finfo(L.dtype).tiny)
     size = jnp.abs(L) / jnp.maximum(jnp.abs(jnp.diagonal(L)), tiny)[None, :]
