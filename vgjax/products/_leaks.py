@@ -93,6 +93,9 @@ def carried(
     by = _ratios(column, upper.dtype)
     sample, floor = _within(sample * by), _within(floor * by)
     turned = _within(matmul(matmul(upper, sample), inverse))
+    # What chance hides in the sample moves the diagonal, too.
+    hidden = jnp.tril(jnp.maximum(floor**2 - sample**2, 0), -1)
+    hidden = jnp.sum(matmul(upper**2, hidden) * inverse.T**2, axis=1)
     pivots = jnp.diagonal(upper)
     floor = floor * jnp.abs(pivots[:, None] / pivots[None, :])
     floor = jnp.maximum(floor, jnp.abs(new))
@@ -102,7 +105,7 @@ def carried(
     return Leaks(
         _within((turned + new) * back),
         _within(floor * back),
-        variance + jnp.maximum(moved**2, own) + right,
+        variance + jnp.maximum(moved**2, own) + hidden + right,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
     )
 
