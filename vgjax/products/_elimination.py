@@ -82,7 +82,9 @@ def eliminated(
 
     start = (matrix, sums, index, index, jnp.zeros((), jnp.int32))
     start = varying_like(start, matrix, sums, row_exponents, column_exponents)
-    A, sums, rows, columns, rank = jax.lax.fori_loop(np.int32(0), np.int32(N), eliminate, start)
+    A, sums, rows, columns, rank = jax.lax.fori_loop(
+        np.int32(0), np.int32(N), eliminate, start
+    )
     is_pivot = index < rank
     eye = jnp.eye(N, dtype=A.dtype)
     lower = jnp.where(is_pivot[None, :], jnp.tril(A, -1), 0) + eye

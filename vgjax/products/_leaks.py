@@ -26,7 +26,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import exponent, matmul, power_of_two, roundoff, scaled
+from vgjax._linalg import (
+    any_in_batch,
+    exponent,
+    matmul,
+    power_of_two,
+    roundoff,
+    scaled,
+    varying_like,
+)
 from vgjax.products._elimination import ABSENT, Elimination
 
 # Times what a rounding of typical size does. Of 300,000 values of scripts/bench --errors
@@ -36,6 +44,9 @@ _SAFETY = 2.0
 _NOISE = 4.0
 # Beyond it the squares of what is left out count, too, and nothing is said.
 _LARGEST = 0.2
+# Leaks are known to a digit or two: half the width is half the time. What is cut off at
+# this decides, and its square is a float.
+_KIND, _BEYOND = jnp.float32, 2.0**31
 # Directions within so many bits of each other share what is on their diagonals.
 _NEAR = 3
 
@@ -61,22 +72,29 @@ class Transport(NamedTuple):
     doubt: Array  # (N,) int32, that of the leaks from now on
 
 
-def no_leaks(N: int, dtype: jnp.dtype) -> Leaks:
+def no_leaks(N: int) -> Leaks:
     """Leaks of the empty product."""
-    zero = jnp.zeros((N, N), dtype)
-    return Leaks(zero, zero, jnp.zeros(N, dtype), jnp.full(N, ABSENT, jnp.int32))
+    zero = jnp.zeros((N, N), _KIND)
+    return Leaks(zero, zero, jnp.zeros(N, _KIND), jnp.full(N, ABSENT, jnp.int32))
 
 
 def reordered(leaks: Leaks | None, order: Array) -> Leaks | None:
     """The same, of the directions in another order."""
     if leaks is None:
         return None
-    return Leaks(
-        leaks.sample[order][:, order],
-        leaks.floor[order][:, order],
-        leaks.variance[order],
-        leaks.doubt[order],
-    )
+
+    def taken(leaks):
+        return Leaks(
+            leaks.sample[order][:, order],
+            leaks.floor[order][:, order],
+            leaks.variance[order],
+            leaks.doubt[order],
+        )
+
+    # Most are in order, and to take N^2 numbers one by one costs as much as a product.
+    is_other = any_in_batch(jnp.any(order != jnp.arange(len(order), dtype=order.dtype)))
+    leaks = varying_like(leaks, leaks, order)
+    return jax.lax.cond(is_other, taken, lambda same: same, leaks)
 
 
 def carried(
@@ -90,7 +108,7 @@ def carried(
         return None
     sample, floor, variance, _ = reordered(leaks, columns)
     upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
-    by = _ratios(column, upper.dtype)
+    by = _ratios(column)
     sample, floor = _within(sample * by), _within(floor * by)
     turned = _within(matmul(matmul(upper, sample), inverse))
     # What chance hides in the sample moves the diagonal, too.
@@ -99,13 +117,12 @@ def carried(
     pivots = jnp.diagonal(upper)
     floor = floor * jnp.abs(pivots[:, None] / pivots[None, :])
     floor = jnp.maximum(floor, jnp.abs(new))
-    back = _ratios(row, upper.dtype)
+    back = _ratios(row)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
-    right = len(upper) * float(jnp.finfo(upper.dtype).eps) ** 2
     return Leaks(
         _within((turned + new) * back),
         _within(floor * back),
-        variance + jnp.maximum(moved**2, own) + hidden + right,
+        variance + jnp.maximum(moved**2, own) + hidden,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
     )
 
@@ -128,18 +145,19 @@ def of_factorisation(
     row = _exponents_of(upper)
     by_row, column = -row[:, None], grown[columns]
     upper = scaled(upper, by_row)
-    lower = lower * _ratios(-row, lower.dtype)
+    lower = _within(lower * _ratios(-row))
     # Both near one, that their squares are floats.
     away = exponent(jnp.max(jnp.abs(matrix)))
-    matrix = scaled(matrix[rows], by_row - away)
-    basis = scaled(basis[:, columns], away - column[None, :])
+    matrix = _within(scaled(matrix[rows], by_row - away))
+    basis = _within(scaled(basis, away - grown[None, :]))[:, columns]
+    eps, upper = float(jnp.finfo(upper.dtype).eps), _within(upper)
     # Of the squares: a sum of N roundings is no N times as large as one.
     sums = matmul(
         jnp.concatenate([lower, matrix], axis=1) ** 2,
         jnp.concatenate([upper, basis]) ** 2,
     )
     upper = regular(upper)
-    inverse, new, variance = _new(lower, upper, jnp.sqrt(sums))
+    inverse, new, variance = _new(lower, upper, jnp.sqrt(sums), eps)
     doubt = doubt[columns]
     doubt = jnp.where(doubt > ABSENT, doubt + column + row, ABSENT)
     return Transport(upper, inverse, new, variance, row, column, doubt)
@@ -147,32 +165,36 @@ def of_factorisation(
 
 def of_elimination(
     found: Elimination, upper: Array, size: Array, before: Array, variance: Array
-) -> tuple[Array, Array, Array]:
-    """Inverse of the upper triangle, leaks of its matrix and their variance.
+) -> tuple[Array, Array, Array, Array]:
+    """The upper triangle, its inverse, leaks of the matrix and their variance.
 
     Those `before` are of the matrix that is eliminated, and its rows. `upper` has the
     rows in units of 2^size, and so have the leaks.
     """
     by_row = -size[:, None]
-    by = _ratios(-size, upper.dtype)
-    lower = found.lower * by
+    by = _ratios(-size)
+    eps, upper = float(jnp.finfo(upper.dtype).eps), _within(regular(upper))
+    lower = _within(found.lower * by)
     before = _within(before[found.rows][:, found.rows] * by)
-    inverse, new, own = _new(lower, upper, scaled(found.sums, by_row))
+    sums = _within(scaled(found.sums, by_row))
+    inverse, new, own = _new(lower, upper, sums, eps)
     # lower (I + new) upper = (I + before) lower upper.
     undo = _within(_solved(lower, jnp.eye(len(lower), dtype=lower.dtype)))
     turned = _within(matmul(undo, matmul(before, lower)))
     # Without its diagonal, which is in the variance.
     off = jnp.where(jnp.eye(len(lower), dtype=bool), 0, before)
     moved = jnp.sum(matmul(undo**2, off**2) * lower.T**2, axis=1)
-    return inverse, turned + new, variance[found.rows] + own + moved
+    return upper, inverse, turned + new, variance[found.rows] + own + moved
 
 
-def _new(lower: Array, upper: Array, sizes: Array) -> tuple[Array, Array, Array]:
+def _new(
+    lower: Array, upper: Array, sizes: Array, eps: float
+) -> tuple[Array, Array, Array]:
     """Inverse of the upper triangle, a sample of new leaks and its variance."""
     inverse = _within(_inverse(upper))
-    noise = _within(_solved(lower, _signed(sizes)))
+    noise = _within(_solved(lower, _NOISE * eps * _signed(sizes)))
     # Where chance cancels what the sample sums up, the sum of squares has it.
-    variance = jnp.sum(noise**2 * inverse.T**2, axis=1)
+    variance = jnp.sum(noise**2 * inverse.T**2, axis=1) + len(lower) * eps**2
     return inverse, _within(matmul(noise, inverse)), variance
 
 
@@ -196,31 +218,28 @@ def doubt_of(
     return jnp.where(found.is_pivot, ABSENT, jnp.max(size, axis=1))
 
 
-def errors(
-    leaks: Leaks, exponents: Array, values: Array
-) -> Array:
+def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     """(N,) nats, what each log singular value may be off; inf: undecided.
 
     Directions, and values, are in descending order.
     """
-    N, dtype = len(values), values.dtype
-    eps, limit = float(jnp.finfo(dtype).eps), _limit(dtype)
+    N, eps = len(values), float(jnp.finfo(values.dtype).eps)
     is_alive = exponents > ABSENT // 2
     gap = exponents[:, None] - exponents[None, :]
     off = ~jnp.eye(N, dtype=bool) & is_alive[None, :] & is_alive[:, None]
     size = jnp.maximum(jnp.abs(leaks.sample), leaks.floor)
     # Column j counts less in a row of larger scale.
-    size = jnp.where(off, size * power_of_two(jnp.minimum(-gap, 0), dtype), 0)
-    size = jnp.minimum(size, limit**0.5)
+    size = jnp.where(off, size * power_of_two(jnp.minimum(-gap, 0), _KIND), 0)
     both = jnp.maximum(size, size.T)
-    near = power_of_two(_NEAR - jnp.abs(gap), dtype)
+    near = power_of_two(_NEAR - jnp.abs(gap), _KIND)
     own = jnp.maximum(jnp.abs(jnp.diagonal(leaks.sample)), jnp.sqrt(leaks.variance))
     own = jnp.where(is_alive, own, 0)
     own = jnp.max(jnp.where(jnp.abs(gap) <= _NEAR, own[None, :], 0), axis=1)
     eta = own + jnp.sum(both * jnp.minimum(near, 1), axis=1)
     eta = eta + jnp.sum(size**2, axis=1) + jnp.sum(size**2, axis=0)
     eta = _SAFETY * (eta + 3 * N**0.5 * eps)
-    error = -jnp.log1p(-jnp.minimum(eta, _LARGEST)) + 4 * eps * jnp.abs(values)
+    error = -jnp.log1p(-jnp.minimum(eta, _LARGEST)).astype(values.dtype)
+    error = error + 4 * eps * jnp.abs(values)
     error = jnp.where(eta < _LARGEST, error, jnp.inf)
 
     # What was taken for annihilated may be as large as its doubt, or next to nothing.
@@ -234,16 +253,13 @@ def errors(
     return jnp.where(jnp.isnan(values), jnp.nan, error)
 
 
-def _limit(dtype: jnp.dtype) -> float:
-    """What leaks are cut off at: far beyond what decides, its square a float."""
-    return 2.0 ** (int(jnp.finfo(dtype).maxexp) // 4)
+def _ratios(exponents: Array) -> Array:
+    """(N, N), 2^(e_i - e_j), cut off at twice the range of floats.
 
-
-def _ratios(exponents: Array, dtype: jnp.dtype) -> Array:
-    """(N, N), 2^(e_i - e_j), cut off at twice the range of the dtype.
-
-    As outer products of N powers: N^2 of them cost as much as the elimination.
+    As an outer product of N powers: N^2 of them cost as much as the elimination.
     """
+    # Of the widest kind there is: scales of saturated rows are beyond float32.
+    dtype = jnp.result_type(float)
     middle = (jnp.max(exponents) + jnp.min(exponents)) // 2
     reach = int(jnp.finfo(dtype).maxexp) // 2 - 1
     e = jnp.clip(exponents - middle, -reach, reach)
@@ -272,26 +288,21 @@ def _solved(lower: Array, x: Array) -> Array:
 
 
 def _within(x: Array) -> Array:
-    limit = _limit(x.dtype)
-    return jnp.clip(jnp.where(jnp.isnan(x), limit, x), -limit, limit)
+    """In float32, cut off far beyond what decides; NaN as beyond it."""
+    x = jnp.where(jnp.isnan(x), _BEYOND, x)
+    return jnp.clip(x, -_BEYOND, _BEYOND).astype(_KIND)
 
 
 def _signed(sizes: Array) -> Array:
-    """Noise of about these sizes, its signs and factors taken from their bits.
+    """Numbers of about these sizes, signs and factors taken from their bits.
 
     Equal sizes in equal places have equal noise, for a step that repeats rounds alike.
     """
-    bits = jnp.finfo(sizes.dtype).bits
-    whole = jnp.dtype(f"uint{bits}")
-
-    def odd(number):
-        return jnp.array(number >> (64 - bits) | 1, whole)
-
-    # The multipliers are those of splitmix64 (Steele et al., OOPSLA (2014)).
-    index = jnp.arange(sizes.size, dtype=whole).reshape(sizes.shape)
-    mixed = jax.lax.bitcast_convert_type(sizes, whole) + index * odd(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> (bits // 2 - 3))) * odd(0xBF58476D1CE4E5B9)
-    mixed = mixed ^ (mixed >> (bits // 2 + 1))
-    factor = 0.5 + (mixed & 1023).astype(sizes.dtype) / 1024
-    sign = jnp.where((mixed >> (bits - 1)) == 1, -1, 1).astype(sizes.dtype)
-    return _NOISE * float(jnp.finfo(sizes.dtype).eps) * sign * factor * sizes
+    # The multiplier is Knuth's (TAOCP 6.4), the other that of MurmurHash's last mix.
+    index = jnp.arange(sizes.size, dtype=jnp.uint32).reshape(sizes.shape)
+    bits = jax.lax.bitcast_convert_type(sizes, jnp.uint32)
+    bits = bits + index * jnp.uint32(2654435769)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0x85EBCA6B)
+    bits = bits ^ (bits >> 16)
+    factor = 0.5 + (bits & 1023).astype(_KIND) / 1024
+    return jnp.where(bits >> 31 == 1, -factor, factor) * sizes

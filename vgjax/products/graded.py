@@ -41,9 +41,9 @@ from vgjax.products._leaks import (
     Transport,
     carried,
     doubt_of,
+    no_leaks,
     of_elimination,
     of_factorisation,
-    regular,
     reordered,
 )
 
@@ -231,9 +231,7 @@ def push_unbalanced(
     return pushed, delicate | ~finite | is_blind
 
 
-def push_plainly(
-    product: GradedProduct, matrix: Array
-) -> tuple[GradedProduct, Array]:
+def push_plainly(product: GradedProduct, matrix: Array) -> tuple[GradedProduct, Array]:
     """Push as if no care were needed, and flag, (N,), what needed some.
 
     Where nothing did, the product is that of `push_unbalanced` to the last bit, in a
@@ -506,25 +504,25 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         left = matmul(left, jnp.zeros_like(lower).at[rows].set(lower))
         seen = None
         if wants:
-            inverse, *leaks = of_elimination(found, regular(upper), size, *leaks)
-            lost = doubt_of(found, at, doubted, lost)
-            seen = inverse
+            *seen, sample, variance = of_elimination(found, upper, size, *leaks)
+            leaks, lost = (sample, variance), doubt_of(found, at, doubted, lost)
         factor = jnp.zeros_like(upper).at[:, columns].set(upper)
-        carry = (left, factor, unit[rows] + size, found.is_pivot, tuple(leaks), lost)
+        carry = (left, factor, unit[rows] + size, found.is_pivot, leaks, lost)
         return carry, (columns, seen)
 
     eye = jnp.eye(N, dtype=matrix.dtype)
     level, exponents = jnp.zeros(N, jnp.int32), _present(product.exponents)
     leaks, lost, doubted = (), None, exponents
     if wants:
-        leaks, lost = (jnp.zeros_like(matrix), jnp.zeros_like(matrix[0])), level + ABSENT
+        none = no_leaks(N)
+        leaks, lost = (none.sample, none.variance), none.doubt
         doubted = jnp.maximum(exponents, product.leaks.doubt)
     start = (eye, matrix, level, jnp.ones(N, bool), leaks, lost)
     # The matrix itself, then its product with the basis: one loop, compiled once.
     stages = ((eye, level, level), (product.left, exponents, doubted))
     stages = jax.tree.map(lambda *both: jnp.stack(both), *stages)
     start, stages = varying_like((start, stages), matrix, product)
-    carry, (columns, inverse) = jax.lax.scan(stage, start, stages)
+    carry, (columns, seen) = jax.lax.scan(stage, start, stages)
     left, upper, unit, is_there, leaks, lost = carry
     columns = columns[1]
     upper, scale = upper[:, columns], exponents[columns]
@@ -532,7 +530,7 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     M = jnp.where(there, _ratios(upper, scale, scale), 0)
     transport = None
     if wants:
-        transport = Transport(regular(upper), inverse[1], *leaks, unit, level, lost)
+        transport = Transport(seen[0][1], seen[1][1], *leaks, unit, level, lost)
     exponents = jnp.where(is_there, unit + scale, _ANNIHILATED)
     return _Factors(left, exponents, M, columns, transport)
 

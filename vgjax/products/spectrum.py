@@ -166,6 +166,7 @@ def tracked_spectrum(
     inputs = jax.tree.map(
         lambda a: a[: R * every].reshape(*shape, *a.shape[1:]), inputs
     )
+
     def step(state, x):
         carry, product, (high, low), needs_care, is_lost, whole = state
         carry, matrix = factor(carry, x[1])
@@ -203,7 +204,7 @@ def tracked_spectrum(
         return state, (*jax.vmap(read)(*seen), log_det)
 
     zero = jnp.zeros((), dtype)
-    leaks = no_leaks(N, dtype) if errors else None
+    leaks = no_leaks(N) if errors else None
     product = identity(N, dtype)._replace(rotation=None, leaks=leaks)
     whole = product.left if careful else None
     no = jnp.zeros((), bool)
