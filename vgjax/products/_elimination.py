@@ -20,7 +20,7 @@ ABSENT = -(2**30)
 
 
 class Elimination(NamedTuple):
-    """``matrix[rows][:, columns] = lower @ upper``, past the rank the identity, or 0."""
+    """``matrix[rows][:, columns] = lower @ upper``; past the rank the identity, 0."""
 
     lower: Array  # (N, N) unit lower triangle
     upper: Array  # (N, N) upper triangle; the rows past the rank are zero
