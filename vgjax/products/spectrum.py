@@ -1,11 +1,13 @@
 """Exact singular values of every prefix or suffix of a sequence of matrices."""
 
+import warnings
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 
@@ -45,7 +47,8 @@ class Spectrum(NamedTuple):
     steps: Array  # (R,) int32, how many factors the product had; the lag, in reverse
     log_singular_values: Array  # (R, N) nats, descending along the last axis
     log_abs_det: Array  # (R,) nats, summed from the determinant of each factor
-    # (R, N) nats, what each value may be off; inf where rounding decides; None: not asked
+    # (R, N) nats, what each value may be off; inf where rounding decides it. None where
+    # nobody asked
     error: Array | None = None
 
 
@@ -166,6 +169,7 @@ def tracked_spectrum(
     inputs = jax.tree.map(
         lambda a: a[: R * every].reshape(*shape, *a.shape[1:]), inputs
     )
+
     def step(state, x):
         carry, product, (high, low), needs_care, is_lost, whole = state
         carry, matrix = factor(carry, x[1])
@@ -252,7 +256,16 @@ def in_two_stages(
     none; then it is never made, and the answer is the same to the last bit. Where one
     of a `key` did, later ones go straight to it. Under a trace there is no looking at
     the flag: then, as told by `arguments`, only the program with care is run.
+
+    To be called by what the user calls: a warning names the line two frames up.
     """
+    spectrum = _in_two_stages(program, arguments, key)
+    if (sentence := undecided(spectrum)) is not None:
+        warnings.warn(sentence, RuntimeWarning, stacklevel=3)
+    return spectrum
+
+
+def _in_two_stages(program, arguments, key):
     leaves = jax.tree.leaves(arguments)
     key = (key, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
     if key not in _NEED_CARE and not any(isinstance(leaf, Tracer) for leaf in leaves):
@@ -264,6 +277,30 @@ def in_two_stages(
         while len(_NEED_CARE) > _MOST_REMEMBERED:
             del _NEED_CARE[next(iter(_NEED_CARE))]
     return program(careful=True)[0]
+
+
+def undecided(spectrum: Spectrum) -> str | None:
+    """What to tell of infinite errors; None: nothing, or they cannot be looked at."""
+    error = spectrum.error
+    if error is None or isinstance(error, Tracer) or not error.is_fully_addressable:
+        return None
+    is_undecided = np.isinf(np.asarray(error))
+    if not is_undecided.any():
+        return None
+    count, N = int(is_undecided.any(axis=0).sum()), is_undecided.shape[1]
+    first = np.asarray(spectrum.steps)[is_undecided.any(axis=1)][0]
+    is_lost = np.isneginf(np.asarray(spectrum.log_singular_values)[is_undecided])
+    what = "what they are"
+    if is_lost.all():
+        what = "whether they are annihilated, which they read (-inf), or only small"
+    verb = "is" if count == 1 else "are"
+    return (
+        f"{count} of {N} log singular values {verb} undecided from step {first} on "
+        f"(`error` is inf there): the rounding of this computation decides {what}. "
+        "vgjax.products.certified_spectrum of the matrices (for a step: "
+        "certified_spectrum(state_jacobians(...))) gives the truth, and "
+        "vgjax.products.sensitivity tells whether the data determine it."
+    )
 
 
 @partial(jax.jit, static_argnames=("every", "dtype", "errors", "careful"))
