@@ -88,7 +88,8 @@ def spectrum(
     if few:
         _lines(ax, steps, np.where(is_undecided, np.nan, values), label + lost)
         _bands(ax, steps, values, error)
-        _undecided(ax, steps, values, is_undecided, _which_undecided(steps, error))
+        said = _which_undecided(steps, error)
+        _undecided(ax, steps, values, is_undecided, ["o"] * N, said)
     else:
         _fan(ax, steps, values, f"{label}: all, 80 %, 50 %{lost}")
         shown, hollow = _summary(values), _summary(values, is_undecided) == 1
@@ -97,7 +98,7 @@ def spectrum(
             every = max(1, len(steps) // 8)
             dots = {"marker": marker, "markevery": every, "markeredgecolor": "0.2"}
             ax.plot(steps, line, label=f"{label}: {role}", **dots, **_MEASURED)
-        _undecided(ax, steps, shown, hollow, None, list(_ROLES.values()))
+        _undecided(ax, steps, shown, hollow, list(_ROLES.values()))
         if (count := int(is_undecided[-1:].sum())) > 0:
             said = f"{count} of {N} values\nundecided at the end"
             ax.plot([], [], marker="o", label=said, **_UNDECIDED, **_HOLLOW)
@@ -309,11 +310,10 @@ def _undecided(
     steps: np.ndarray,
     values: np.ndarray,
     which: np.ndarray,
-    label: str | None,
-    markers: list[str] | None = None,
+    markers: list[str],
+    label: str | None = None,
 ) -> None:
     """Each column where it is undecided, from the record before on; dotted, hollow."""
-    markers = ["o"] * values.shape[1] if markers is None else markers
     for value, at, marker in zip(values.T, which.T, markers, strict=True):
         if not at.any():
             continue
