@@ -125,6 +125,91 @@ def test_one_record_is_a_visible_dot():
     assert plots.spectrum(made([[1.0, 0.0]])).lines[0].get_marker() == "."
 
 
+def with_errors(spectrum, error):
+    return spectrum._replace(error=np.broadcast_to(error, (20, 3)).copy())
+
+
+def test_errors_below_what_a_line_is_wide_change_nothing():
+    plain = plots.spectrum(straight([0.1, -0.2, -0.7]))
+    found = plots.spectrum(with_errors(straight([0.1, -0.2, -0.7]), 0.09))
+    assert not found.collections
+    assert legend_of(found) == legend_of(plain)
+    assert len(found.lines) == len(plain.lines)
+
+
+def test_finite_errors_are_a_band_about_their_values():
+    spectrum = with_errors(straight([0.1, -0.2, -0.7]), [0.0, 0.5, 0.05])
+    spectrum.error[-1, 1] = 2
+    ax = plots.spectrum(spectrum)
+    (band,) = ax.collections
+    vertices = band.get_paths()[0].vertices
+    for place in [(1, -0.7), (1, 0.3), (20, -6), (20, -2)]:
+        assert np.isclose(vertices, place).all(axis=1).any()
+    assert "± error" in legend_of(ax)
+    assert len(lines(ax, "-")) == 3
+
+
+def test_the_band_of_one_record_is_seen():
+    spectrum = made([[1.0, 0.0]])._replace(error=np.array([[0.5, 0.0]]))
+    ax = plots.spectrum(spectrum)
+    ax.figure.canvas.draw()
+    (band,) = ax.collections
+    extent = band.get_paths()[0].vertices
+    assert (extent[:, 1].min(), extent[:, 1].max()) == (0.5, 1.5)
+    assert band.get_linewidth()[0] > 0
+
+
+def test_undecided_values_are_dotted_and_hollow_and_counted():
+    spectrum = with_errors(straight([0.1, -0.2, -0.7]), 1e-12)
+    spectrum.error[10:, 1:] = np.inf
+    spectrum.error[15:, 0] = np.inf
+    ax = plots.spectrum(spectrum)
+    largest, middle, _ = lines(ax, "-")
+    assert np.isfinite(largest.get_ydata()).sum() == 15
+    assert np.isfinite(middle.get_ydata()).sum() == 10
+    late, early, _ = lines(ax, ":")
+    # From the last value that is decided, that no gap is left.
+    np.testing.assert_array_equal(np.isfinite(late.get_ydata()), np.arange(20) >= 14)
+    np.testing.assert_array_equal(np.isfinite(early.get_ydata()), np.arange(20) >= 9)
+    assert late.get_markevery()[0] == 15
+    assert early.get_markevery()[0] == 10
+    assert early.get_markerfacecolor() == "white"
+    assert "3 of 3 values\nundecided from step 11 on" in legend_of(ax)
+    ax.figure.canvas.draw()
+
+
+def test_annihilation_that_rounding_decides_is_told_from_the_certain():
+    spectrum = with_errors(straight([0.1, -0.2, -0.7]), 0.0)
+    spectrum.log_singular_values[8:, 1:] = -np.inf
+    spectrum.error[8:, 1] = np.inf
+    ax = plots.spectrum(spectrum)
+    assert legend_of(ax) == [
+        "measured\n(2 directions annihilated,\n 1 of them undecided)"
+    ]
+    assert not lines(ax, ":")
+
+
+def test_a_fan_says_how_many_are_undecided_at_the_end():
+    spectrum = straight(np.linspace(0.5, -1.5, 33))
+    error = np.zeros((20, 33))
+    error[12:, 20:], error[5:9, 0] = np.inf, np.inf
+    ax = plots.spectrum(spectrum._replace(error=error))
+    assert "13 of 33 values\nundecided at the end" in legend_of(ax)
+    ax.figure.canvas.draw()
+    solid = [np.isfinite(line.get_ydata()).sum() for line in lines(ax, "-")]
+    assert solid == [16, 20, 12]
+    hollow = [line for line in lines(ax, ":") if len(line.get_xdata())]
+    assert [line.get_marker() for line in hollow] == ["^", "v"]
+    assert all(line.get_markerfacecolor() == "white" for line in hollow)
+
+
+def test_errors_of_another_shape_are_refused():
+    spectrum = straight([0.1, -0.2, -0.7])._replace(error=np.zeros(3))
+    sentence = r"`spectrum.error` must have shape \(R=20, N=3\)"
+    with pytest.raises(ValueError, match=sentence):
+        plots.spectrum(spectrum)
+
+
 def test_eigenvalues_are_drawn_in_the_plane_with_both_circles():
     W = np.array([[0.0, -1.5, 0.0], [1.5, 0.0, 0.0], [0.0, 0.0, 0.5]])
     ax = plots.eigenvalues(W)

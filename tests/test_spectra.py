@@ -430,6 +430,57 @@ def test_too_few_records_for_a_rate_are_refused(steps, burn_in, error, sentence,
         vgjax.growth_rates(spectrum, burn_in=burn_in)
 
 
+def test_errors_of_values_widen_those_of_rates(dtype, tolerance):
+    rng = np.random.default_rng(2)
+    steps = np.array([1, 2, 4, 7, 20, 22])
+    plain = record(steps, rng.standard_normal((6, 3)), dtype)
+    error = rng.uniform(0, 0.5, (6, 3)) * [1, 0, 1]
+    found = vgjax.growth_rates(
+        plain._replace(error=jnp.asarray(error, dtype)), burn_in=1
+    )
+    without = vgjax.growth_rates(plain, burn_in=1)
+    np.testing.assert_array_equal(found.rate, without.rate)
+    # Every value moved by its error, to where it changes the slope most.
+    values = np.asarray(plain.log_singular_values, float)
+    signs = np.sign(steps - steps[1:].mean())[:, None]
+    moved = [np.polyfit(steps[1:], (values + signs * error)[1:, i], 1) for i in (0, 2)]
+    most = np.array(moved)[:, 0] - np.asarray(found.rate)[[0, 2]]
+    expected = np.hypot(np.asarray(without.standard_error)[[0, 2]], most)
+    rtol = tolerance(1e-12, 1e-4)
+    np.testing.assert_allclose(found.standard_error[::2], expected, rtol=rtol)
+    assert found.standard_error[1] == without.standard_error[1]
+
+
+def test_a_rate_of_undecided_values_has_an_infinite_error(dtype):
+    steps = np.arange(1, 7)
+    values = -0.5 * steps[:, None] * np.ones(6)
+    error = np.zeros((6, 6))
+    error[3, 1] = error[0, 2] = error[4:, 3:5] = np.inf  # [0, 2] is burnt in
+    values[4:, 3], values[5, 4], values[4:, 5] = -np.inf, np.nan, -np.inf
+    given = record(steps, values, dtype)._replace(error=jnp.asarray(error, dtype))
+    found = vgjax.growth_rates(given, burn_in=1)
+    expected = [-0.5, -0.5, -0.5, -np.inf, np.nan, -np.inf]
+    np.testing.assert_allclose(found.rate, expected, rtol=1e-5)
+    expected = [0, np.inf, 0, np.inf, np.nan, np.nan]
+    np.testing.assert_allclose(found.standard_error, expected, atol=1e-6)
+    with_jit = jax.jit(functools.partial(vgjax.growth_rates, burn_in=1))(given)
+    np.testing.assert_allclose(with_jit.standard_error, expected, atol=1e-6)
+
+
+def test_two_records_have_an_error_only_if_it_is_infinite(dtype):
+    error = jnp.asarray([[0.1, 0.0], [0.1, np.inf]], dtype)
+    given = record([10, 20], [[1.0, 1.0], [4.0, 4.0]], dtype)._replace(error=error)
+    found = vgjax.growth_rates(given)
+    np.testing.assert_array_equal(found.standard_error, [np.nan, np.inf])
+
+
+def test_errors_of_another_shape_are_refused(dtype):
+    given = record([10, 20], [[1.0], [4.0]], dtype)
+    sentence = r"`spectrum.error` must have shape \(R=2, N=1\)"
+    with pytest.raises(ValueError, match=sentence):
+        vgjax.growth_rates(given._replace(error=jnp.ones(2, dtype)))
+
+
 def test_values_that_are_no_table_are_refused(dtype):
     one = jnp.ones(3, dtype)
     sentence = r"`spectrum.log_singular_values` must have shape \(R, N\).*\(3,\)"

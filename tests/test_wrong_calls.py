@@ -158,6 +158,16 @@ OTHERS = {
         lambda: vgjax.products.product_spectrum(CHAIN, reverse=1),
         "`reverse` must be True or False, but is 1",
     ),
+    "errors as text": (
+        TypeError,
+        lambda: vgjax.jacobian_spectrum(CELL, CARRY, INPUTS, errors="no"),
+        "`errors` must be True or False, but is 'no'",
+    ),
+    "errors as a number": (
+        TypeError,
+        lambda: vgjax.products.product_spectrum(CHAIN, errors=0),
+        "`errors` must be True or False, but is 0",
+    ),
     "rates of nothing": (
         TypeError,
         lambda: vgjax.growth_rates(None),

@@ -28,6 +28,11 @@ _REFERENCE = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
 # Darker from outside in; each is between the same fraction of values from either end.
 _FAN = {0.0: 0.18, 0.1: 0.22, 0.25: 0.26}
 _ROLES = {"largest": "^", "median": "o", "smallest": "v"}
+# Of values that rounding decides: thin, dotted and hollow.
+_UNDECIDED = {"color": "#6baed6", "linewidth": 1.4, "linestyle": ":", "zorder": 2}
+_HOLLOW = {"markersize": 5, "markerfacecolor": "white", "markeredgecolor": "#2171b5"}
+# Nats, from which on an error is drawn: less is the width of a line.
+_SEEN_ERROR = 0.1
 
 
 def spectrum(
@@ -43,9 +48,14 @@ def spectrum(
     darker between the tenths and between the quarters, with the largest, the median and
     the smallest of those not annihilated as lines with markers.
 
+    Where the error of a value is infinite, so that rounding decides it, its line is
+    dotted, with hollow markers, and the legend says how many there are and from which
+    step on. Of up to 16 values, finite errors are a band, if above 0.1 nats somewhere.
+
     Args:
       spectrum: R records of N values; those that are NaN are left out, and so are
-        values of -inf, whose number at the end the legend gives.
+        values of -inf, whose number at the end the legend gives, and of how many of
+        these rounding decides.
       theory: the prediction, dashed: another spectrum of N values, or N rates in nats
         per step (those of `vgjax.theory.eigenvalue_rates`), drawn as straight lines
         from 0.
@@ -69,25 +79,35 @@ def spectrum(
     N = _checks.shape(values, "spectrum.log_singular_values", "R N")["N"]
     ax = _axes(ax)
     few = N <= _MOST_LINES
-    steps, values = _without_nan(spectrum.steps, values)
+    error = _errors_of(spectrum, values)
+    kept = ~np.isnan(values).any(axis=1)
+    steps, values, error = np.asarray(spectrum.steps)[kept], values[kept], error[kept]
 
-    lost = _annihilated(values[-1]) if len(values) else ""
+    lost = _annihilated(values[-1], error[-1]) if len(values) else ""
+    is_undecided = np.isinf(error) & np.isfinite(values)
     if few:
-        _lines(ax, steps, values, label + lost, **_MEASURED)
+        _lines(ax, steps, np.where(is_undecided, np.nan, values), label + lost)
+        _bands(ax, steps, values, error)
+        said = _which_undecided(steps, error)
+        _undecided(ax, steps, values, is_undecided, ["o"] * N, said)
     else:
         _fan(ax, steps, values, f"{label}: all, 80 %, 50 %{lost}")
-        for (role, marker), line in zip(
-            _ROLES.items(), _summary(values).T, strict=True
-        ):
+        shown, hollow = _summary(values), _summary(values, is_undecided) == 1
+        solid = np.where(hollow, np.nan, shown)
+        for (role, marker), line in zip(_ROLES.items(), solid.T, strict=True):
             every = max(1, len(steps) // 8)
             dots = {"marker": marker, "markevery": every, "markeredgecolor": "0.2"}
             ax.plot(steps, line, label=f"{label}: {role}", **dots, **_MEASURED)
+        _undecided(ax, steps, shown, hollow, list(_ROLES.values()))
+        if (count := int(is_undecided[-1:].sum())) > 0:
+            said = f"{count} of {N} values\nundecided at the end"
+            ax.plot([], [], marker="o", label=said, **_UNDECIDED, **_HOLLOW)
 
     if theory is not None:
         steps, values = _prediction(theory, N, steps)
         lost = _annihilated(values[-1]) if len(values) else ""
         shown = values if few else _summary(values)
-        _lines(ax, steps, shown, "theory" + lost, **_PREDICTED)
+        _lines(ax, steps, shown, "theory" + lost, _PREDICTED)
     ax.set(xlabel="steps", ylabel="log σ (nats)")
     return _with_legend(ax)
 
@@ -209,10 +229,34 @@ def _with_legend(ax: Axes) -> Axes:
     return ax
 
 
-def _annihilated(values: np.ndarray) -> str:
+def _annihilated(values: np.ndarray, error: np.ndarray | None = None) -> str:
     """What to add to a label, given values of which some may be -inf."""
-    count = int(np.sum(values == -np.inf))
-    return f"\n({count} direction{'s' * (count > 1)} annihilated)" if count else ""
+    is_lost = values == -np.inf
+    count = int(np.sum(is_lost))
+    if not count:
+        return ""
+    by_rounding = 0 if error is None else int(np.sum(is_lost & np.isinf(error)))
+    of_these = f",\n {by_rounding} of them undecided" if by_rounding else ""
+    return f"\n({count} direction{'s' * (count > 1)} annihilated{of_these})"
+
+
+def _which_undecided(steps: np.ndarray, error: np.ndarray) -> str:
+    """What the legend says of infinite errors, of which there may be none."""
+    is_undecided = np.isinf(error)
+    if not is_undecided.any():
+        return ""
+    count, first = is_undecided.any(axis=0).sum(), steps[is_undecided.any(axis=1)][0]
+    return f"{count} of {error.shape[1]} values\nundecided from step {first} on"
+
+
+def _errors_of(spectrum: Any, values: np.ndarray) -> np.ndarray:
+    """(R, N) nats, zero where the spectrum has none."""
+    error = getattr(spectrum, "error", None)
+    if error is None:
+        return np.zeros_like(values)
+    R, N = values.shape
+    _checks.shape(error, "spectrum.error", "R N", R=R, N=N)
+    return np.asarray(error)
 
 
 def _without_nan(steps: Any, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -237,12 +281,49 @@ def _prediction(
 
 
 def _lines(
-    ax: Axes, steps: np.ndarray, values: np.ndarray, label: str, **style
+    ax: Axes, steps: np.ndarray, values: np.ndarray, label: str, style=_MEASURED
 ) -> None:
     """One line a column, the first with the label; -inf is a gap."""
     marker = "." if len(steps) == 1 else None
     for i, line in enumerate(np.where(np.isfinite(values), values, np.nan).T):
         ax.plot(steps, line, label=label if i == 0 else None, marker=marker, **style)
+
+
+def _bands(ax: Axes, steps: np.ndarray, values: np.ndarray, error: np.ndarray) -> None:
+    """A pale band around each column that has an error worth one."""
+    label = "± error"
+    for value, off in zip(values.T, error.T, strict=True):
+        shown = np.isfinite(value) & np.isfinite(off)
+        if not (off[shown] > _SEEN_ERROR).any():
+            continue
+        value, off = np.where(shown, value, 0), np.where(shown, off, 0)
+        # The edge is what shows of a single record.
+        style = {"color": "#6baed6", "alpha": 0.3, "linewidth": 1, "zorder": 1}
+        ax.fill_between(
+            steps, value - off, value + off, where=shown, label=label, **style
+        )
+        label = None
+
+
+def _undecided(
+    ax: Axes,
+    steps: np.ndarray,
+    values: np.ndarray,
+    which: np.ndarray,
+    markers: list[str],
+    label: str | None = None,
+) -> None:
+    """Each column where it is undecided, from the record before on; dotted, hollow."""
+    for value, at, marker in zip(values.T, which.T, markers, strict=True):
+        if not at.any():
+            continue
+        joined = at | np.append(at[1:], False)
+        line = np.where(joined & np.isfinite(value), value, np.nan)
+        found = np.flatnonzero(at)
+        some = found[:: max(1, len(found) // 6)].tolist()
+        style = {"marker": marker, "markevery": some, **_UNDECIDED, **_HOLLOW}
+        ax.plot(steps, line, label=label, **style)
+        label = None
 
 
 def _fan(ax: Axes, steps: np.ndarray, values: np.ndarray, label: str) -> None:
@@ -253,14 +334,21 @@ def _fan(ax: Axes, steps: np.ndarray, values: np.ndarray, label: str) -> None:
         ax.fill_between(steps, low, high, color="#6baed6", label=name, **band)
 
 
-def _summary(values: np.ndarray) -> np.ndarray:
-    """(R, 3): the largest, the median and the smallest of those not annihilated."""
-    return np.stack([_ranked(values, fraction) for fraction in (0, 0.5, 1)], axis=1)
+def _summary(values: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
+    """(R, 3): the largest, the median and the smallest of those not annihilated.
+
+    Or what `of`, of the shape of the values, has in their places.
+    """
+    fractions = (0, 0.5, 1)
+    return np.stack([_ranked(values, fraction, of) for fraction in fractions], axis=1)
 
 
-def _ranked(values: np.ndarray, fraction: float) -> np.ndarray:
+def _ranked(
+    values: np.ndarray, fraction: float, of: np.ndarray | None = None
+) -> np.ndarray:
     """(R,), the value a fraction of the way down those not annihilated; NaN if none."""
     alive = np.isfinite(values).sum(axis=1)
     place = np.maximum(np.floor(fraction * (alive - 1) + 1e-9), 0).astype(int)
-    found = np.take_along_axis(values, place[:, None], axis=1)[:, 0]
+    of = values if of is None else of
+    found = np.take_along_axis(of, place[:, None], axis=1)[:, 0]
     return np.where(alive > 0, found, np.nan)

@@ -94,7 +94,7 @@ def test_what_needs_care_is_told_and_gets_it(kind, dtype):
     )
     assert needs_care
     whole, _ = tracked._spectrum_of_stack(
-        chain, every=1, dtype=chain.dtype, careful=True
+        chain, every=1, dtype=chain.dtype, errors=True, careful=True
     )
     found = products.product_spectrum(chain)
     jax.tree.map(np.testing.assert_array_equal, found, whole)
@@ -108,20 +108,20 @@ def test_care_is_tried_for_once_and_then_remembered_for_these_sizes():
         return ("answer", careful), needs_care
 
     for _ in range(3):
-        answer = tracked.in_two_stages(program, jnp.ones(3), "needy")
+        answer = tracked._in_two_stages(program, jnp.ones(3), "needy")
         assert answer == ("answer", True)
     assert calls == [False, True, True, True]
     calls.clear()
-    tracked.in_two_stages(program, jnp.ones(4), "needy")
+    tracked._in_two_stages(program, jnp.ones(4), "needy")
     assert calls == [False, True]
     calls.clear()
     easy = functools.partial(program, needs_care=False)
     for _ in range(2):
-        answer = tracked.in_two_stages(easy, jnp.ones(3), "easy")
+        answer = tracked._in_two_stages(easy, jnp.ones(3), "easy")
         assert answer == ("answer", False)
     assert calls == [False, False]
     calls.clear()
     jax.eval_shape(
-        lambda x: tracked.in_two_stages(easy, x, "traced") and x, jnp.ones(3)
+        lambda x: tracked._in_two_stages(easy, x, "traced") and x, jnp.ones(3)
     )
     assert calls == [True]

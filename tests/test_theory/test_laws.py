@@ -249,3 +249,69 @@ def test_a_negative_tolerance_is_refused(dtype):
     laws = theory.Laws(*[jnp.zeros((1, 1), dtype)] * 4)
     with pytest.raises(ValueError, match="`tolerance` must be"):
         theory.violations(laws, -1.0)
+
+
+def test_errors_of_a_spectrum_are_summed_up_and_allowed_for(dtype, slack):
+    matrices = chain(9)
+    true = true_spectrum(matrices, [10, 30], dtype)
+    wrong = true.log_singular_values.at[:, 1].add(3.0).at[:, 3].add(-1.0)
+    wrong = true._replace(log_singular_values=wrong)
+    matrices = jnp.asarray(matrices, dtype)
+    assert {"determinant", "horn"} <= broken(theory.check_laws(wrong, matrices), slack)
+    for first, breaks in ((0.9, {"determinant"}), (3.1, set())):
+        error = jnp.asarray([[0.0, first, 0.0, 0.0]] * 2, dtype)
+        laws = theory.check_laws(wrong._replace(error=error), matrices)
+        np.testing.assert_allclose(laws.error, [[0, first, first, first]] * 2)
+        found = broken(laws, slack) - {"horn", "order"}
+        assert found == breaks
+
+
+def test_the_order_of_values_is_no_matter_of_their_errors(dtype, slack):
+    matrices = chain(6)
+    true = true_spectrum(matrices, [30], dtype)
+    swapped = true._replace(
+        log_singular_values=true.log_singular_values[:, ::-1],
+        error=jnp.full((1, N), jnp.inf, dtype),
+    )
+    laws = theory.check_laws(swapped, jnp.asarray(matrices, dtype))
+    assert broken(laws, slack) == {"order"}
+
+
+def test_undecided_values_break_nothing_and_nan_does(dtype, slack):
+    matrices = chain(10)
+    true = true_spectrum(matrices, [20, 30, 40], dtype)
+    values = true.log_singular_values.at[:, 2].add(2.0).at[1, 3].set(-jnp.inf)
+    error = jnp.zeros((3, N), dtype).at[:, 2:].set(jnp.inf)
+    logs = jnp.zeros((3, N), dtype) + true.log_abs_det[:, None] / N
+    laws = theory.check_laws(
+        true._replace(log_singular_values=values.at[2, 3].set(jnp.nan), error=error),
+        jnp.asarray(matrices, dtype),
+        log_abs_eigenvalues=logs,
+    )
+    rows = theory.violations(laws, slack)
+    for law in ("determinant", "horn", "weyl"):
+        np.testing.assert_array_equal(rows[law], [False, False, True])
+    # What is decided is held to the laws.
+    values = values.at[:, 0].add(100.0)
+    laws = theory.check_laws(
+        true._replace(log_singular_values=values, error=error),
+        jnp.asarray(matrices, dtype),
+    )
+    assert theory.violations(laws, slack)["horn"].all()
+
+
+def test_laws_without_errors_are_judged_by_the_tolerance(dtype, slack):
+    matrices = chain(1)
+    true = true_spectrum(matrices, [20], dtype)
+    laws = theory.check_laws(true, jnp.asarray(matrices, dtype))
+    np.testing.assert_array_equal(laws.error, np.zeros((1, N)))
+    by_hand = theory.laws.Laws(laws.determinant, laws.horn, None, laws.order)
+    assert broken(by_hand, slack) == set()
+
+
+def test_errors_of_another_shape_are_refused(dtype):
+    matrices = chain(1)
+    true = true_spectrum(matrices, [20], dtype)._replace(error=jnp.ones(N, dtype))
+    sentence = r"`spectrum.error` must have shape \(R=1, N=4\)"
+    with pytest.raises(ValueError, match=sentence):
+        theory.check_laws(true, jnp.asarray(matrices, dtype))

@@ -31,6 +31,8 @@ class Laws(NamedTuple):
     horn: Array  # (R, N) what the factors allow the k largest - what they are; >= 0
     weyl: Array | None  # (R, N) what the k largest are - what eigenvalues need; >= 0
     order: Array  # (R, N) log sigma_k - log sigma_(k+1), 0 for the last; >= 0
+    # (R, N) what the sum of the k largest may be off, by the errors of the spectrum
+    error: Array | None = None
 
 
 def check_laws(
@@ -53,9 +55,11 @@ def check_laws(
       reverse: the spectrum is of the last ``steps[r]`` matrices.
 
     Returns:
-      `Laws`, in nats. In ``determinant`` every row should be 0, and in ``horn`` the
-      last column, but for rounding; nothing should be negative. Two -inf differ by 0:
-      rank lost by a factor and by the spectrum alike. -inf on one side only reads
+      `Laws`, in nats, with ``error``: what the errors of the k largest values add up
+      to, 0 where the spectrum has none, inf from the first undecided value on. In
+      ``determinant`` every row should be 0, and in ``horn`` the last column, but for
+      rounding; nothing should be negative. Two -inf differ by 0: rank lost by a factor
+      and by the spectrum alike. -inf on one side only reads
       +-inf: a value lost that no factor annihilates makes ``determinant`` -inf, one
       kept that a factor annihilates makes it +inf. What a NaN touches is NaN, and so
       are rows of more steps than there are matrices where `jit` traces the steps.
@@ -125,17 +129,26 @@ def check_laws(
     if eigen is not None:
         eigen = jnp.sort(eigen, axis=1, descending=True)
         weyl = _difference(sums, jnp.cumsum(eigen, axis=1))
+    error = getattr(spectrum, "error", None)
+    if error is None:
+        error = jnp.zeros_like(values)
+    _checks.shape(error, "spectrum.error", "R N", **sizes)
     following = jnp.concatenate([values[:, 1:], values[:, -1:]], axis=1)
     return Laws(
         determinant=_difference(sums[:, -1], det),
         horn=_difference(allowed, sums),
         weyl=weyl,
         order=_difference(values, following),
+        error=jnp.cumsum(jnp.asarray(error, dtype), axis=1),
     )
 
 
 def violations(laws: Laws, tolerance: float) -> dict[str, Bool[Array, " R"]]:
-    """Say which rows of a spectrum break which law by more than a tolerance.
+    """Say which rows of a spectrum break which law by more than its errors allow.
+
+    Sums of the k largest may be off by the tolerance and what their errors add up to:
+    where that is inf they break nothing, but with NaN. How values are ordered is no
+    matter of errors, and judged by the tolerance alone.
 
     Args:
       laws: as of `check_laws`.
@@ -149,12 +162,15 @@ def violations(laws: Laws, tolerance: float) -> dict[str, Bool[Array, " R"]]:
       ValueError: `tolerance` is no number of at least 0.
     """
     _checks.number(tolerance, "tolerance", "a number of at least 0", lambda x: x >= 0)
-    broken = {"determinant": ~(jnp.abs(laws.determinant) <= tolerance)}
+    plain = jnp.full_like(laws.order, tolerance)
+    allowed = plain if laws.error is None else plain + laws.error
+    broken = {"determinant": ~(jnp.abs(laws.determinant) <= allowed[:, -1])}
     for law in ("horn", "weyl", "order"):
         slack = getattr(laws, law)
         if slack is not None:
-            kept = jnp.all(slack >= -tolerance, axis=1)
-            broken[law] = ~(kept & (slack[:, -1] <= tolerance))
+            room = plain if law == "order" else allowed
+            kept = jnp.all(slack >= -room, axis=1)
+            broken[law] = ~(kept & (slack[:, -1] <= room[:, -1]))
     return broken
 
 
