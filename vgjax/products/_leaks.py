@@ -44,6 +44,8 @@ _SAFETY = 2.0
 _NOISE = 4.0
 # Beyond it the squares of what is left out count, too, and nothing is said.
 _LARGEST = 0.2
+# By how much chance may make a leak of the sample too small.
+_HIDDEN = 100.0
 # Leaks are known to a digit or two: half the width is half the time. What is cut off at
 # this decides, and its square is a float.
 _KIND, _BEYOND = jnp.float32, 2.0**31
@@ -109,22 +111,36 @@ def carried(
     sample, floor, variance, _ = reordered(leaks, columns)
     upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
     by = _ratios(column)
-    sample, floor = _within(sample * by), _within(floor * by)
+    sample, floor = _times(sample, by), _times(floor, by)
     turned = _within(matmul(matmul(upper, sample), inverse))
     # What chance hides in the sample moves the diagonal, too.
     hidden = jnp.tril(jnp.maximum(floor**2 - sample**2, 0), -1)
     hidden = jnp.sum(matmul(upper**2, hidden) * inverse.T**2, axis=1)
     pivots = jnp.diagonal(upper)
     floor = floor * jnp.abs(pivots[:, None] / pivots[None, :])
+    # Directions that mix make the ratios of pivots grow without end.
+    floor = jnp.minimum(floor, _HIDDEN * jnp.abs(turned + new))
     floor = jnp.maximum(floor, jnp.abs(new))
     back = _ratios(row)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
     return Leaks(
-        _within((turned + new) * back),
-        _within(floor * back),
+        _times(turned + new, back),
+        _times(floor, back),
         variance + jnp.maximum(moved**2, own) + hidden,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
     )
+
+
+def rebased(leaks: Leaks | None, L: Array) -> Leaks | None:
+    """Leaks of a product whose left factor was multiplied by a lower triangle."""
+    if leaks is None:
+        return None
+    L = _within(jax.lax.stop_gradient(L))
+    solve = jax.lax.linalg.triangular_solve
+    sample = solve(L, matmul(leaks.sample, L), left_side=True, lower=True)
+    diagonal = jnp.abs(jnp.diagonal(L))
+    floor = leaks.floor * diagonal[None, :] / diagonal[:, None]
+    return leaks._replace(sample=_within(sample), floor=_within(floor))
 
 
 def of_factorisation(
@@ -145,7 +161,7 @@ def of_factorisation(
     row = _exponents_of(upper)
     by_row, column = -row[:, None], grown[columns]
     upper = scaled(upper, by_row)
-    lower = _within(lower * _ratios(-row))
+    lower = _times(lower, _ratios(-row))
     # Both near one, that their squares are floats.
     away = exponent(jnp.max(jnp.abs(matrix)))
     matrix = _within(scaled(matrix[rows], by_row - away))
@@ -174,8 +190,8 @@ def of_elimination(
     by_row = -size[:, None]
     by = _ratios(-size)
     eps, upper = float(jnp.finfo(upper.dtype).eps), _within(regular(upper))
-    lower = _within(found.lower * by)
-    before = _within(before[found.rows][:, found.rows] * by)
+    lower = _times(found.lower, by)
+    before = _times(before[found.rows][:, found.rows], by)
     sums = _within(scaled(found.sums, by_row))
     inverse, new, own = _new(lower, upper, sums, eps)
     # lower (I + new) upper = (I + before) lower upper.
@@ -285,6 +301,10 @@ def _solved(lower: Array, x: Array) -> Array:
     return jax.lax.linalg.triangular_solve(
         lower, x, left_side=True, lower=True, unit_diagonal=True
     )
+
+
+def _times(x: Array, ratios: Array) -> Array:
+    return _within(x.astype(ratios.dtype) * ratios)
 
 
 def _within(x: Array) -> Array:

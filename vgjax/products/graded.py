@@ -44,6 +44,7 @@ from vgjax.products._leaks import (
     no_leaks,
     of_elimination,
     of_factorisation,
+    rebased,
     reordered,
 )
 
@@ -330,6 +331,7 @@ def balanced(product: GradedProduct) -> GradedProduct:
         right=jnp.where(alive[:, None], eye, 0),
         rotation=None if rotation is None else matmul(rotation, Q),
         age=jnp.zeros_like(product.age),
+        leaks=rebased(product.leaks, L),
     )
     return varying_like(product, L)
 
