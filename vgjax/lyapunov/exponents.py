@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Bool, Float
 
 from vgjax import _checks
-from vgjax._linalg import descending, exponent, scaled
+from vgjax._linalg import descending, exponent, scaled, varying_like
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import (
@@ -23,6 +23,7 @@ from vgjax.lyapunov._growth import (
     first_block,
     grow,
     input_at,
+    no_leaks,
     random_basis,
 )
 
@@ -287,8 +288,11 @@ def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
     tol = float(jnp.finfo(dtype).eps) ** _DEFAULT_TOL if tol is None else tol
     chain = Chain(push_at, read, nothing)
 
-    def record(block, times_and_active):
-        t, active = times_and_active
+    def record(block, xs):
+        t, active, is_first = xs
+        # What leaked during the burn-in has made the first frame another.
+        leaks = jax.tree.map(lambda a: jnp.where(is_first, 0, a).astype(a.dtype), block.leaks)
+        block = block._replace(leaks=leaks)
         if qr_every == 1:
             block, (logs, noise) = grow(chain, block, t, active, c * tol)
             return block, (jnp.sum(logs, axis=0), jnp.any(noise, axis=0))
@@ -302,10 +306,12 @@ def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
 
     # Run along, and sum up what came after the burn-in.
     block = first_block(system.start, basis, system, active)
-    xs = (times, None if is_full else active)
+    block = varying_like(block._replace(leaks=no_leaks(k, dtype)), block)
+    is_first = jnp.arange(len(times)) == len(times) - R
+    xs = (times, None if is_full else active, is_first)
     end, (growth, noise) = jax.lax.scan(record, block, xs)
     counts = jnp.sum(active[-R:], axis=1, dtype=jnp.int32)
-    is_noise = jnp.any(noise[-R:], axis=0)
+    is_noise = jnp.any(noise[-R:], axis=0) | end.leaks.decided
     return _summary(growth[-R:], is_noise, counts, qr_every, end.basis)
 
 

@@ -24,7 +24,10 @@ from vgjax.lyapunov._growth import random_basis
 from vgjax.lyapunov._krylov import Krylov
 from vgjax.lyapunov._sweeps import roundoff_per_step, sweeps
 from vgjax.products import LogSVD, identity, log_svd
+from vgjax.products._leaks import errors as errors_of
+from vgjax.products._leaks import no_leaks
 from vgjax.products.graded import balanced_if_due, push_unbalanced
+from vgjax.products.singular import couplings
 from vgjax.products.slopes import extended, with_slopes_of, without_lost_derivative
 
 # Vectors that go along beside the k asked for: value i converges by the square of
@@ -207,10 +210,10 @@ def _warn_of_doubt(found: LeadingSpectrum, max_sweeps: int) -> None:
 @partial(jax.jit, static_argnames=("k", "lag", "c", "max_sweeps"))
 def _leading_spectrum(system: System, basis, tol, *, k, lag, c, max_sweeps):
     system = system.last(lag)
-    if basis is None:
-        return _from_the_product(system, k)
     dtype = system.product_dtype
     tol = _DEFAULT_TOL * float(jnp.finfo(dtype).eps) ** 0.5 if tol is None else tol
+    if basis is None:
+        return _from_the_product(system, k, tol)
     basis = varying_like(basis, system)
     roundoff = lag * roundoff_per_step(dtype)
     found = _search(sweeps(system, c), basis, k, tol, max_sweeps, roundoff)
@@ -386,9 +389,10 @@ def _where(flag: Array, a, b):
     return jax.tree.map(lambda x, y: jnp.where(flag, x, y), a, b)
 
 
-def _from_the_product(system: System, k: int) -> LeadingSpectrum:
+def _from_the_product(system: System, k: int, tol: float) -> LeadingSpectrum:
     """All there is, where the block would be the whole space."""
     N, dtype = system.N, system.product_dtype
+    eps = float(jnp.finfo(dtype).eps)
 
     def extend(state, at, x):
         product, whole, is_lost = state
@@ -397,13 +401,18 @@ def _from_the_product(system: System, k: int) -> LeadingSpectrum:
         product, is_lost = without_lost_derivative(balanced_if_due(product), is_lost)
         return (push_unbalanced(product, J)[0], extended(whole, J), is_lost), at, None
 
-    start = (identity(N, dtype), jnp.eye(N, dtype=dtype), jnp.zeros((), bool))
+    product = identity(N, dtype)._replace(leaks=no_leaks(N, dtype))
+    start = (product, jnp.eye(N, dtype=dtype), jnp.zeros((), bool))
     (product, whole, is_lost), *_ = system.scan(extend, start)
     left, values, right = log_svd(product)
+    seen, leaks = couplings(product)
+    error = errors_of(leaks, seen.exponents, values)[:k]
     values = with_slopes_of(whole, values, is_lost)
     left, right = (without_derivative_if(is_lost, basis) for basis in (left, right))
-    known = ~jnp.isnan(values[:k])
-    change = jnp.where(known, jnp.zeros(k, dtype), jnp.nan)
+    change = jnp.where(jnp.isnan(values[:k]), jnp.nan, jnp.zeros(k, dtype))
+    # No sweep would make it better, so what eps of a value is counts as none.
+    size = jnp.where(jnp.isfinite(values[:k]), jnp.abs(values[:k]), 0)
+    converged = error <= tol + _ULPS * eps * size
     return LeadingSpectrum(
-        values[:k], left[:, :k], right[:, :k], change, change, known, jnp.int32(0)
+        values[:k], left[:, :k], right[:, :k], change, error, converged, jnp.int32(0)
     )
