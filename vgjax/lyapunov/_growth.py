@@ -281,7 +281,7 @@ def _leaking(leaks: Leaks, seen: Reading, logs: Array) -> Leaks:
     eps = float(jnp.finfo(logs.dtype).eps)
     # What is annihilated leaks nowhere, and nothing that leaks into it counts.
     is_there = jnp.isfinite(logs)
-    middle = (jnp.max(logs, where=is_there, initial=-jnp.inf) + jnp.min(logs, where=is_there, initial=jnp.inf)) / 2
+    middle = jnp.mean(logs, where=is_there)
     reach = 0.2 * math.log(jnp.finfo(logs.dtype).max)
     away = jnp.clip(jnp.where(is_there, logs - middle, 0), -reach, reach)
     by = jnp.where(is_there, jnp.exp(away), 0)[:, None]
@@ -336,9 +336,8 @@ def _qr(image: Array) -> tuple[Array, Reading]:
             jnp.where(is_plain, of_rows, R),
         )
 
-    Q, R = jax.lax.cond(
-        any_in_batch(~is_plain), by_reflections, by_rows, image, R
-    )
+    is_delicate = any_in_batch(~is_plain)
+    Q, R = jax.lax.cond(is_delicate, by_reflections, by_rows, image, R)
     source = jnp.abs(image)
     source = jnp.where(is_plain, source, jnp.max(source, axis=1, keepdims=True))
     fresh = matmul(jnp.abs(Q).T, source) / jnp.where(pivot > 0, pivot, 1)[None, :]

@@ -291,7 +291,9 @@ def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
     def record(block, xs):
         t, active, is_first = xs
         # What leaked during the burn-in has made the first frame another.
-        leaks = jax.tree.map(lambda a: jnp.where(is_first, 0, a).astype(a.dtype), block.leaks)
+        leaks = jax.tree.map(
+            lambda a: jnp.where(is_first, jnp.zeros_like(a), a), block.leaks
+        )
         block = block._replace(leaks=leaks)
         if qr_every == 1:
             block, (logs, noise) = grow(chain, block, t, active, c * tol)
