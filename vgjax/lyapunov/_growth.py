@@ -63,7 +63,7 @@ class Reading(NamedTuple):
     triangle: Array  # (k, k) upper
     noise: Array  # (k,) whether a pivot was no larger than round-off, and not zero
     floor: Array  # (k,) what is round-off in each row
-    fresh: Array | None  # (k, k) new leaks; None: too few to count
+    fresh: Array  # (k, k) new leaks
 
 
 Push = Callable[[Any, Array, Any], tuple[Any, Array]]
@@ -287,11 +287,16 @@ def _leaking(leaks: Leaks, seen: Reading, logs: Array) -> Leaks:
     by = jnp.where(is_there, jnp.exp(away), 0)[:, None]
     by = by * jnp.where(is_there, jnp.exp(-away), 0)[None, :]
     size = jnp.minimum(leaks.size, 1) * by
-    if seen.fresh is not None:
-        size = jnp.hypot(size, seen.fresh)
+    size = jnp.hypot(size, seen.fresh)
     is_large = jnp.tril(size, -1) > eps**_DECIDES
-    decided = leaks.decided | jnp.any(is_large, 0) | jnp.any(is_large, 1)
-    return Leaks(size, decided)
+    # A column that turns to another takes all those between along.
+    return Leaks(size, leaks.decided | _between(is_large))
+
+
+def _between(is_large: Array) -> Array:
+    """(k,) whether a column is one of a pair (i > j), or lies between the two."""
+    later = jax.lax.cummax(is_large.astype(jnp.int32), axis=0, reverse=True)
+    return jnp.any(jnp.tril(later) > 0, axis=1)
 
 
 def _lu(image: Array) -> tuple[Array, Reading]:
@@ -301,7 +306,8 @@ def _lu(image: Array) -> tuple[Array, Reading]:
     basis = jnp.zeros_like(image).at[rows].set(lower, unique_indices=True)
     triangle = jnp.triu(factors[:k])
     no, nothing = jnp.zeros(k, bool), jnp.zeros_like(triangle[0])
-    return basis, Reading(triangle, no, nothing, None)
+    fresh = _fresh(basis, jnp.abs(image), triangle)
+    return basis, Reading(triangle, no, nothing, fresh)
 
 
 def _qr(image: Array) -> tuple[Array, Reading]:
@@ -340,9 +346,15 @@ def _qr(image: Array) -> tuple[Array, Reading]:
     Q, R = jax.lax.cond(is_delicate, by_reflections, by_rows, image, R)
     source = jnp.abs(image)
     source = jnp.where(is_plain, source, jnp.max(source, axis=1, keepdims=True))
-    fresh = matmul(jnp.abs(Q).T, source) / jnp.where(pivot > 0, pivot, 1)[None, :]
-    fresh = jax.lax.stop_gradient(float(jnp.finfo(R.dtype).eps) * fresh)
-    return Q, Reading(R, noise, floor, fresh)
+    return Q, Reading(R, noise, floor, _fresh(Q, source, R))
+
+
+def _fresh(basis: Array, source: Array, triangle: Array) -> Array:
+    """New leaks, (k, k), where rounding is eps of the source."""
+    pivot = jnp.abs(jnp.diagonal(triangle))
+    pivot = float(jnp.finfo(basis.dtype).eps) / jnp.where(pivot > 0, pivot, 1)
+    fresh = matmul(jnp.abs(basis).T, source) * pivot[None, :]
+    return jax.lax.stop_gradient(fresh)
 
 
 def _divided(image: Array, R: Array) -> Array:
