@@ -30,7 +30,7 @@ from vgjax._linalg import (
 # Numbers of a basis that is kept for the next call.
 _LARGEST_KEPT = 2**18
 # A leak that has grown to this power of eps may move exponents.
-_DECIDES = 0.25
+_DECIDES = 1 / 3
 # Pivots no further apart are divided by.
 _WORST = 1e-8
 
