@@ -22,7 +22,7 @@ from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov import _krylov
 from vgjax.lyapunov._growth import random_basis
 from vgjax.lyapunov._krylov import Krylov
-from vgjax.lyapunov._sweeps import roundoff_per_step, sweeps
+from vgjax.lyapunov._sweeps import Sweep, roundoff_per_step, sweeps
 from vgjax.products import LogSVD, identity, log_svd
 from vgjax.products._leaks import errors as errors_of
 from vgjax.products._leaks import no_leaks
@@ -257,8 +257,9 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
 
     def advance(search: _Search) -> _Search:
         block = _krylov.block_at(search.space, search.at, b)
-        there, svd = sweep(block)
-        looked = _looked(search, block, there, svd, k, most, tol, roundoff)
+        seen = sweep(block)
+        svd = seen.back
+        looked = _looked(search, block, seen, k, most, tol, roundoff)
         search = _where(search.at == 0, looked, search)
         search = search._replace(
             found=search.found._replace(sweeps=search.found.sweeps + 1),
@@ -282,14 +283,14 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
 def _looked(
     search: _Search,
     block: Array,
-    there: Array,
-    svd: LogSVD,
+    seen: Sweep,
     k: int,
     most: int,
     tol: float,
     roundoff: float,
 ) -> _Search:
     """Say how good the values of a block are, and how to go on."""
+    there, svd, decided = seen
     left, values, right = svd
     old = search.found.log_singular_values
     same = values == old  # also -inf and -inf
@@ -299,6 +300,9 @@ def _looked(
     apart = jnp.where(values == there, 0, jnp.abs(values - there))
     eps = float(jnp.finfo(values.dtype).eps)
     is_lost = ~(apart <= error + tol + roundoff + _ULPS * eps * jnp.abs(there))
+    decided = decided & ~jnp.isneginf(values)
+    is_lost = is_lost | decided
+    known = jnp.where(is_lost, jnp.maximum(apart, error), error)
     change = jnp.where(same, 0, jnp.abs(values - old))
     # What is lost may go on falling, to -inf.
     is_settled = (error <= tol) & (~is_lost | (change <= tol))
@@ -307,7 +311,7 @@ def _looked(
         left,
         right,
         change=change,
-        error=jnp.where(is_lost, jnp.maximum(apart, error), error),
+        error=jnp.where(decided & ~jnp.isnan(values), jnp.inf, known),
         converged=is_settled & ~is_lost,
         sweeps=search.found.sweeps,
     )
