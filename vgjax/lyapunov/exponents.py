@@ -96,7 +96,8 @@ def lyapunov_spectrum(
       per step, from the scatter of at most 32 batches (NaN for a single one, and for an
       exponent of -inf); history
       (R, k), the running estimates in the order of the exponents, after steps (R,);
-      resolved (k,), False for an exponent that is round-off; frame (N, k), orthonormal,
+      resolved (k,), False for an exponent that is round-off, or that round-off
+      decided; frame (N, k), orthonormal,
       after the last step, its first columns spanning what grows most. All
       T - burn_in steps after the burn-in count, in records of equal length (1 to 32
       steps, or `qr_every` if that is more), of which the last may be shorter; with a
@@ -116,13 +117,22 @@ def lyapunov_spectrum(
       RuntimeWarning: some exponents are not resolved (under `jit` only the flag says
         so). They lie more than 36/`qr_every` nats (float64; 16/`qr_every` in float32)
         below the largest, or a factorisation found no more of them than round-off;
-        lower `qr_every` if it is above 1. With 1, such a direction reads -inf.
+        lower `qr_every` if it is above 1. With 1, such a direction reads -inf. Or one
+      of them fell by some 24 nats (float32: 11) against another and came back, so that
+      what it turned to may be rounding.
 
     Notes:
       Exponents are averages: at finite T they are not the log singular values of the
       product divided by T, see `vgjax.jacobian_spectrum`, which gives those. The batch
       means behind the standard error are taken as independent, so batches should be
       longer than the correlations of the trajectory.
+
+      Rounding puts a little of each direction into the others, and that grows with what
+      they grow by. It is followed from one factorisation to the next, and where it
+      comes near one, the two directions and those between are not resolved. Of
+      directions beyond the k nothing is known: with k < N, one that falls below
+      round-off and overtakes the k goes unnoticed. Parts of the state that do not feed
+      each other stay apart, and are right whatever they do.
 
       Each step costs one product of the Jacobian with k vectors (forward-mode
       derivatives; with k = N this is still less than making the Jacobian and
@@ -258,7 +268,8 @@ def _warn_of_roundoff(found: Lyapunov, qr_every: int) -> None:
     msg = (
         f"{lost} of {k} Lyapunov exponents are lost in round-off (`resolved` is "
         f"False): {found.exponents.dtype} cannot see what lies more than about "
-        f"{reach:.1f} nats per step below the largest. To be rid of them, {remedy} for "
+        f"{reach:.1f} nats per step below the largest, nor what falls as far below "
+        f"others in all and overtakes them later. To be rid of them, {remedy} for "
         f"fewer by `k`."
     )
     warnings.warn(msg, RuntimeWarning, stacklevel=3)

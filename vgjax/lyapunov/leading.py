@@ -95,10 +95,11 @@ def leading_spectrum(
       $\Phi^T u_i \approx \sigma_i v_i$; change (k,), nats, since the look before, which
       is one sweep back, or as many as blocks are collected; error (k,), nats, what a
       value may be off, by its residual, or by how much it is not the same there and
-      back; converged (k,), True where that is within `tol`; the number of sweeps, 0
-      where the product itself was kept. -inf is of an annihilated direction, or one
-      that a single step shrinks to round-off: it cannot tell. After a Jacobian with a
-      NaN or an infinity all is NaN, and not converged.
+      back, or, where the product itself was kept, by what rounding did to it; inf where
+      rounding decides; converged (k,), True where that is within `tol` and a few ulps;
+      the number of sweeps, 0 where the product itself was kept. -inf is of an
+      annihilated direction, or one that a single step shrinks to round-off: it cannot
+      tell. After a Jacobian with a NaN or an infinity all is NaN, and not converged.
 
     Raises:
       ValueError: as `vgjax.rollout` does; `k` outside 1..N, `lag` or
@@ -130,9 +131,12 @@ def leading_spectrum(
       be what values are made of: with 30 steps of 0.5 on the diagonal of a 12 x 12
       matrix and 10 above it the largest value is 2e-6 off and the third 4e-3, and they
       say so; that of `vgjax.jacobian_spectrum` is right to 1e-14. So it is where a
-      direction grows to be the largest after it was 36 nats (float32: 16) below others,
-      and there no method is right. What was below by more than the range of the dtype
-      is lost without a trace. In float32 eight values of a tanh network of N = 4096
+      direction grows to be the largest after it was 36 nats (float32: 16) below others
+      that it feeds or is fed by, and there no method is right: what rounding put into
+      each vector of the block of the others is followed, and where it comes to be what
+      a vector is made of, error is infinite. Parts of the state that do not feed each
+      other stay apart. What was below by more than the range of the dtype is lost
+      without a trace. In float32 eight values of a tanh network of N = 4096
       over 100 steps were 2e-6 off.
 
       A sweep costs 2 T products of a Jacobian with k + 8 vectors, four evaluations of
