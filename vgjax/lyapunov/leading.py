@@ -414,7 +414,8 @@ def _from_the_product(system: System, k: int, tol: float) -> LeadingSpectrum:
     (product, whole, is_lost), *_ = system.scan(extend, start)
     left, values, right = log_svd(product)
     seen, leaks = couplings(product)
-    error = errors_of(leaks, seen.exponents, values)[:k]
+    error = values if leaks is None else errors_of(leaks, seen.exponents, values)
+    error = error[:k]
     values = with_slopes_of(whole, values, is_lost)
     left, right = (without_derivative_if(is_lost, basis) for basis in (left, right))
     change = jnp.where(jnp.isnan(values[:k]), jnp.nan, jnp.zeros(k, dtype))
