@@ -268,8 +268,7 @@ def _warn_of_roundoff(found: Lyapunov, qr_every: int) -> None:
     msg = (
         f"{lost} of {k} Lyapunov exponents are lost in round-off (`resolved` is "
         f"False): {found.exponents.dtype} cannot see what lies more than about "
-        f"{reach:.1f} nats per step below the largest, nor what falls as far below "
-        f"others in all and overtakes them later. To be rid of them, {remedy} for "
+        f"{reach:.1f} nats per step below the largest. To be rid of them, {remedy} for "
         f"fewer by `k`."
     )
     warnings.warn(msg, RuntimeWarning, stacklevel=3)
