@@ -287,9 +287,10 @@ def _leaking(leaks: Leaks, seen: Reading, logs: Array) -> Leaks:
     by = jnp.where(is_there, jnp.exp(away), 0)[:, None]
     by = by * jnp.where(is_there, jnp.exp(-away), 0)[None, :]
     size = jnp.minimum(leaks.size, 1) * by
-    size = jnp.hypot(size, seen.fresh)
+    # New ones count once they have grown, or not fallen.
     is_large = jnp.tril(size, -1) > eps**_DECIDES
     # A column that turns to another takes all those between along.
+    size = jnp.hypot(size, seen.fresh)
     return Leaks(size, leaks.decided | _between(is_large))
 
 
