@@ -572,7 +572,8 @@ def test_same_exponents_under_jit_and_vmap():
     together = jax.jit(jax.vmap(measure))(inputs)
     for b in range(3):
         for got, wanted in zip(together, measure(inputs[b]), strict=True):
-            np.testing.assert_allclose(got[b], wanted, atol=1e-7)
+            # Each may be off by `tol`, 3e-7.
+            np.testing.assert_allclose(got[b], wanted, atol=6e-7)
 
 
 @pytest.mark.float64

@@ -19,10 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr, varying_like
+from vgjax._linalg import (
+    any_in_batch,
+    matmul,
+    roundoff,
+    row_sorted_qr,
+    varying_like,
+)
 
 # Numbers of a basis that is kept for the next call.
 _LARGEST_KEPT = 2**18
+# A leak that has grown to this power of eps may move exponents.
+_DECIDES = 1 / 3
+# Pivots no further apart are divided by.
+_WORST = 1e-8
 
 
 class Block(NamedTuple):
@@ -32,6 +42,19 @@ class Block(NamedTuple):
     basis: Array  # (N, k) orthonormal
     span: Array  # () int32, steps to take between two factorisations; 0: be careful
     longest: Array  # () int32, no longer span is tried: the next one failed
+    leaks: "Leaks | None" = None  # what rounding may have done; None: nobody asked
+
+
+class Leaks(NamedTuple):
+    """How much of each later column rounding may have put into an earlier one.
+
+    The noise that a factorisation makes grows with what it is made of: by the ratio of
+    two pivots from one to the next. What has come near one decides where a column turns
+    to, and what both of them grow by from then on.
+    """
+
+    size: Array  # (k, k) of column i in column j, relative; only i > j means anything
+    decided: Array  # (k,) bool, whether one came near one, ever
 
 
 class Reading(NamedTuple):
@@ -40,6 +63,7 @@ class Reading(NamedTuple):
     triangle: Array  # (k, k) upper
     noise: Array  # (k,) whether a pivot was no larger than round-off, and not zero
     floor: Array  # (k,) what is round-off in each row
+    fresh: Array  # (k, k) new leaks
 
 
 Push = Callable[[Any, Array, Any], tuple[Any, Array]]
@@ -64,6 +88,11 @@ def first_block(carry: Any, basis: Array, *references: Any) -> Block:
     """
     block = Block(carry, basis, jnp.int32(1), jnp.int32(jnp.iinfo(jnp.int32).max))
     return varying_like(block, block, *references)
+
+
+def no_leaks(k: int, dtype: jnp.dtype) -> Leaks:
+    """Leaks of a block that begins."""
+    return Leaks(jnp.zeros((k, k), dtype), jnp.zeros(k, bool))
 
 
 def random_basis(N: int, k: int, dtype: jnp.dtype) -> np.ndarray:
@@ -165,10 +194,11 @@ def _by_lu(chain: Chain, block: Block, xs: Any, active) -> Taken:
     """
     due = _due(_even(block.span, _length(xs)), xs, active).at[-1].set(False)
     taken = _steps(chain, _lu, block, xs, active, due)
-    state = (taken.block.basis, taken.error, taken.spread, taken.size)
-    (basis, *measured), last = _factored(chain, _qr, state)
+    end = taken.block
+    state = (end.basis, end.leaks, taken.error, taken.spread, taken.size)
+    (basis, leaks, *measured), last = _factored(chain, _qr, state)
     kept = jax.tree.map(lambda all_, one: all_.at[-1].set(one), taken.kept, last)
-    return Taken(taken.block._replace(basis=basis), kept, *measured)
+    return Taken(end._replace(basis=basis, leaks=leaks), kept, *measured)
 
 
 def _by_qr(chain: Chain, block: Block, xs: Any, active) -> Taken:
@@ -224,23 +254,50 @@ def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> T
         return (carry, *measured), kept
 
     zero = jnp.zeros((), block.basis.dtype)
-    start = (block.carry, block.basis, zero, zero, zero)
+    start = (block.carry, block.basis, block.leaks, zero, zero, zero)
     start = varying_like(start, block, xs)
     end, kept = jax.lax.scan(step, start, (active, xs, due))
-    carry, basis, *measured = end
-    return Taken(block._replace(carry=carry, basis=basis), kept, *measured)
+    carry, basis, leaks, *measured = end
+    block = block._replace(carry=carry, basis=basis, leaks=leaks)
+    return Taken(block, kept, *measured)
 
 
 def _factored(chain: Chain, factor, state):
-    basis, error, spread, size = state
+    basis, leaks, error, spread, size = state
     eps = float(jnp.finfo(basis.dtype).eps)
     basis, seen = factor(basis)
     logs = jnp.log(jnp.abs(jnp.diagonal(seen.triangle)))
     gap = jnp.max(logs) - jnp.min(logs)
     size = jnp.maximum(size, jnp.max(jnp.abs(logs)))
     measured = (error + eps * jnp.exp(gap), spread + gap, size)
-    factored = (basis, *measured), chain.read(seen)
+    leaks = None if leaks is None else _leaking(leaks, seen, logs)
+    factored = (basis, leaks, *measured), chain.read(seen)
     return varying_like(factored, state)
+
+
+def _leaking(leaks: Leaks, seen: Reading, logs: Array) -> Leaks:
+    """The same after one more factorisation, with the logs of its pivots."""
+    logs = jax.lax.stop_gradient(logs)
+    eps = float(jnp.finfo(logs.dtype).eps)
+    # What is annihilated leaks nowhere, and nothing that leaks into it counts.
+    is_there = jnp.isfinite(logs)
+    middle = jnp.mean(logs, where=is_there)
+    reach = 0.2 * math.log(jnp.finfo(logs.dtype).max)
+    away = jnp.clip(jnp.where(is_there, logs - middle, 0), -reach, reach)
+    by = jnp.where(is_there, jnp.exp(away), 0)[:, None]
+    by = by * jnp.where(is_there, jnp.exp(-away), 0)[None, :]
+    size = jnp.minimum(leaks.size, 1) * by
+    # New ones count once they have grown, or not fallen.
+    is_large = jnp.tril(size, -1) > eps**_DECIDES
+    # A column that turns to another takes all those between along.
+    size = jnp.hypot(size, seen.fresh)
+    return Leaks(size, leaks.decided | _between(is_large))
+
+
+def _between(is_large: Array) -> Array:
+    """(k,) whether a column is one of a pair (i > j), or lies between the two."""
+    later = jax.lax.cummax(is_large.astype(jnp.int32), axis=0, reverse=True)
+    return jnp.any(jnp.tril(later) > 0, axis=1)
 
 
 def _lu(image: Array) -> tuple[Array, Reading]:
@@ -249,17 +306,60 @@ def _lu(image: Array) -> tuple[Array, Reading]:
     lower = jnp.tril(factors, -1) + jnp.eye(N, k, dtype=image.dtype)
     basis = jnp.zeros_like(image).at[rows].set(lower, unique_indices=True)
     triangle = jnp.triu(factors[:k])
-    return basis, Reading(triangle, jnp.zeros(k, bool), jnp.zeros_like(triangle[0]))
+    no, nothing = jnp.zeros(k, bool), jnp.zeros_like(triangle[0])
+    fresh = _fresh(basis, jnp.abs(image), triangle)
+    return basis, Reading(triangle, no, nothing, fresh)
 
 
 def _qr(image: Array) -> tuple[Array, Reading]:
+    """Q and R, each row of Q rounded by its own size.
+
+    Parts of the state that do not feed each other stay apart then. Reflections put eps
+    times the whole into entries that are zero or tiny, and what overtakes later may be
+    made of that.
+    """
     N, k = image.shape
-    Q, R, row_size = row_sorted_qr(image)
+    is_finite = jnp.all(jnp.isfinite(image))
+    _, R, row_size = row_sorted_qr(image)
     # LAPACK makes finite pivots beside an infinity, and the infinity would count as
     # what they are round-off of.
-    R = jnp.where(jnp.all(jnp.isfinite(image)), R, jnp.nan)
+    R = jnp.where(is_finite, R, jnp.nan)
     pivot, floor = jnp.abs(jnp.diagonal(R)), roundoff(N, image.dtype) * row_size[:k]
-    return Q, Reading(R, (pivot > 0) & (pivot <= floor), floor)
+    noise = (pivot > 0) & (pivot <= floor)
+    is_plain = is_finite & (jnp.min(pivot) > _WORST * jnp.max(pivot)) & ~jnp.any(noise)
+
+    def by_rows(image, R):
+        R = jnp.where(is_plain, R, jnp.eye(k, dtype=R.dtype))
+        Q = _divided(image, R)
+        # Orthogonal to the square of what it was.
+        off = matmul(Q.T, Q) - jnp.eye(k, dtype=R.dtype)
+        off = jnp.triu(off, 1) + jnp.diag(jnp.diagonal(off) / 2)
+        return Q - matmul(Q, off), R + matmul(off, R)
+
+    def by_reflections(image, R):
+        Q, of_rows = by_rows(image, R)
+        return (
+            jnp.where(is_plain, Q, row_sorted_qr(image)[0]),
+            jnp.where(is_plain, of_rows, R),
+        )
+
+    is_delicate = any_in_batch(~is_plain)
+    Q, R = jax.lax.cond(is_delicate, by_reflections, by_rows, image, R)
+    source = jnp.abs(image)
+    source = jnp.where(is_plain, source, jnp.max(source, axis=1, keepdims=True))
+    return Q, Reading(R, noise, floor, _fresh(Q, source, R))
+
+
+def _fresh(basis: Array, source: Array, triangle: Array) -> Array:
+    """New leaks, (k, k), where rounding is eps of the source."""
+    pivot = jnp.abs(jnp.diagonal(triangle))
+    pivot = float(jnp.finfo(basis.dtype).eps) / jnp.where(pivot > 0, pivot, 1)
+    fresh = matmul(jnp.abs(basis).T, source) * pivot[None, :]
+    return jax.lax.stop_gradient(fresh)
+
+
+def _divided(image: Array, R: Array) -> Array:
+    return jax.lax.linalg.triangular_solve(R, image, left_side=False, lower=False)
 
 
 def _next_span(taken: Taken, span: Array, allowed: float, c: int) -> Array:

@@ -18,6 +18,7 @@ from vgjax.lyapunov._growth import (
     first_block,
     grow,
     input_at,
+    no_leaks,
 )
 from vgjax.products import GradedProduct, LogSVD, identity, log_singular_values, push
 from vgjax.products.singular import vectors_of
@@ -31,6 +32,7 @@ class Sweep(NamedTuple):
 
     there: Array  # (k,) nats, of Phi V, descending; right singular vectors are in V
     back: LogSVD  # of Q Q^T Phi, with Q the image Phi V made orthonormal
+    decided: Array  # (k,) bool, whether rounding decided where a vector turned to
 
 
 class _Road(NamedTuple):
@@ -59,16 +61,16 @@ def sweeps(system: System, c: int) -> Callable[[Array], Sweep]:
     def sweep(V: Array) -> Sweep:
         # There and back in one loop, so that each is compiled once.
         def half(V, is_back):
-            basis, product = _carried(road, V, is_back)
-            return basis, (basis, product)
+            basis, product, decided = _carried(road, V, is_back)
+            return basis, (basis, product, decided)
 
         V = varying_like(V, system)
-        _, (bases, products) = jax.lax.scan(half, V, jnp.array([False, True]))
+        _, (bases, products, decided) = jax.lax.scan(half, V, jnp.array([False, True]))
         there, values = jax.lax.map(log_singular_values, products)
         Q, basis = bases
         A, B = vectors_of(jax.tree.map(lambda a: a[1], products))
         svd = LogSVD(matmul(Q, B), values, matmul(basis, A))
-        return Sweep(there, svd)
+        return Sweep(there, svd, jnp.any(decided, axis=0))
 
     return sweep
 
@@ -86,8 +88,13 @@ def _points(road: _Road, at: Point, times: Array) -> tuple[Point, Point]:
     return jax.lax.scan(advance, at, times)
 
 
-def _carried(road: _Road, V: Array, is_back: Array) -> tuple[Array, GradedProduct]:
-    """Return basis and triangle of the product, or its transpose, times a block."""
+def _carried(
+    road: _Road, V: Array, is_back: Array
+) -> tuple[Array, GradedProduct, Array]:
+    """Return basis and triangle of the product, or its transpose, times a block.
+
+    And whether rounding decided where its vectors turned to.
+    """
 
     def push_at(_, V, point_and_time):
         at, t = point_and_time
@@ -116,11 +123,12 @@ def _carried(road: _Road, V: Array, is_back: Array) -> tuple[Array, GradedProduc
         block, kept = grow(chain, block, (points, times), active, allowed)
         return (block, _extended(product, *kept)), None
 
-    begin = (first_block((), V), identity(V.shape[1], V.dtype))
+    block = first_block((), V)._replace(leaks=no_leaks(V.shape[1], V.dtype))
+    begin = (block, identity(V.shape[1], V.dtype))
     begin = varying_like(begin, road.system)
     chunks = jax.tree.map(turned, (road.times, road.starts))
     (block, product), _ = jax.lax.scan(along, begin, chunks)
-    return block.basis, product
+    return block.basis, product, block.leaks.decided
 
 
 def _with_triangles(push: Push, block: Array) -> Chain:

@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Bool, Float
 
 from vgjax import _checks
-from vgjax._linalg import descending, exponent, scaled
+from vgjax._linalg import descending, exponent, scaled, varying_like
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._growth import (
@@ -23,6 +23,7 @@ from vgjax.lyapunov._growth import (
     first_block,
     grow,
     input_at,
+    no_leaks,
     random_basis,
 )
 
@@ -95,7 +96,8 @@ def lyapunov_spectrum(
       per step, from the scatter of at most 32 batches (NaN for a single one, and for an
       exponent of -inf); history
       (R, k), the running estimates in the order of the exponents, after steps (R,);
-      resolved (k,), False for an exponent that is round-off; frame (N, k), orthonormal,
+      resolved (k,), False for an exponent that is round-off, or that round-off
+      decided; frame (N, k), orthonormal,
       after the last step, its first columns spanning what grows most. All
       T - burn_in steps after the burn-in count, in records of equal length (1 to 32
       steps, or `qr_every` if that is more), of which the last may be shorter; with a
@@ -115,13 +117,22 @@ def lyapunov_spectrum(
       RuntimeWarning: some exponents are not resolved (under `jit` only the flag says
         so). They lie more than 36/`qr_every` nats (float64; 16/`qr_every` in float32)
         below the largest, or a factorisation found no more of them than round-off;
-        lower `qr_every` if it is above 1. With 1, such a direction reads -inf.
+        lower `qr_every` if it is above 1. With 1, such a direction reads -inf. Or one
+      of them fell by some 24 nats (float32: 11) against another and came back, so that
+      what it turned to may be rounding.
 
     Notes:
       Exponents are averages: at finite T they are not the log singular values of the
       product divided by T, see `vgjax.jacobian_spectrum`, which gives those. The batch
       means behind the standard error are taken as independent, so batches should be
       longer than the correlations of the trajectory.
+
+      Rounding puts a little of each direction into the others, and that grows with what
+      they grow by. It is followed from one factorisation to the next, and where it
+      comes near one, the two directions and those between are not resolved. Of
+      directions beyond the k nothing is known: with k < N, one that falls below
+      round-off and overtakes the k goes unnoticed. Parts of the state that do not feed
+      each other stay apart, and are right whatever they do.
 
       Each step costs one product of the Jacobian with k vectors (forward-mode
       derivatives; with k = N this is still less than making the Jacobian and
@@ -287,8 +298,13 @@ def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
     tol = float(jnp.finfo(dtype).eps) ** _DEFAULT_TOL if tol is None else tol
     chain = Chain(push_at, read, nothing)
 
-    def record(block, times_and_active):
-        t, active = times_and_active
+    def record(block, xs):
+        t, active, is_first = xs
+        # What leaked during the burn-in has made the first frame another.
+        leaks = jax.tree.map(
+            lambda a: jnp.where(is_first, jnp.zeros_like(a), a), block.leaks
+        )
+        block = block._replace(leaks=leaks)
         if qr_every == 1:
             block, (logs, noise) = grow(chain, block, t, active, c * tol)
             return block, (jnp.sum(logs, axis=0), jnp.any(noise, axis=0))
@@ -302,10 +318,14 @@ def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
 
     # Run along, and sum up what came after the burn-in.
     block = first_block(system.start, basis, system, active)
-    xs = (times, None if is_full else active)
+    block = varying_like(block._replace(leaks=no_leaks(k, dtype)), block)
+    is_first = jnp.arange(len(times)) == len(times) - R
+    xs = (times, None if is_full else active, is_first)
     end, (growth, noise) = jax.lax.scan(record, block, xs)
     counts = jnp.sum(active[-R:], axis=1, dtype=jnp.int32)
     is_noise = jnp.any(noise[-R:], axis=0)
+    if end.leaks is not None:
+        is_noise = is_noise | end.leaks.decided
     return _summary(growth[-R:], is_noise, counts, qr_every, end.basis)
 
 

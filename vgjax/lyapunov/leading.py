@@ -22,9 +22,12 @@ from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov import _krylov
 from vgjax.lyapunov._growth import random_basis
 from vgjax.lyapunov._krylov import Krylov
-from vgjax.lyapunov._sweeps import roundoff_per_step, sweeps
+from vgjax.lyapunov._sweeps import Sweep, roundoff_per_step, sweeps
 from vgjax.products import LogSVD, identity, log_svd
+from vgjax.products._leaks import errors as errors_of
+from vgjax.products._leaks import no_leaks
 from vgjax.products.graded import balanced_if_due, push_unbalanced
+from vgjax.products.singular import couplings
 from vgjax.products.slopes import extended, with_slopes_of, without_lost_derivative
 
 # Vectors that go along beside the k asked for: value i converges by the square of
@@ -92,10 +95,11 @@ def leading_spectrum(
       $\Phi^T u_i \approx \sigma_i v_i$; change (k,), nats, since the look before, which
       is one sweep back, or as many as blocks are collected; error (k,), nats, what a
       value may be off, by its residual, or by how much it is not the same there and
-      back; converged (k,), True where that is within `tol`; the number of sweeps, 0
-      where the product itself was kept. -inf is of an annihilated direction, or one
-      that a single step shrinks to round-off: it cannot tell. After a Jacobian with a
-      NaN or an infinity all is NaN, and not converged.
+      back, or, where the product itself was kept, by what rounding did to it; inf where
+      rounding decides; converged (k,), True where that is within `tol` and a few ulps;
+      the number of sweeps, 0 where the product itself was kept. -inf is of an
+      annihilated direction, or one that a single step shrinks to round-off: it cannot
+      tell. After a Jacobian with a NaN or an infinity all is NaN, and not converged.
 
     Raises:
       ValueError: as `vgjax.rollout` does; `k` outside 1..N, `lag` or
@@ -127,9 +131,12 @@ def leading_spectrum(
       be what values are made of: with 30 steps of 0.5 on the diagonal of a 12 x 12
       matrix and 10 above it the largest value is 2e-6 off and the third 4e-3, and they
       say so; that of `vgjax.jacobian_spectrum` is right to 1e-14. So it is where a
-      direction grows to be the largest after it was 36 nats (float32: 16) below others,
-      and there no method is right. What was below by more than the range of the dtype
-      is lost without a trace. In float32 eight values of a tanh network of N = 4096
+      direction grows to be the largest after it was 36 nats (float32: 16) below others
+      that it feeds or is fed by, and there no method is right: what rounding put into
+      each vector of the block of the others is followed, and where it comes to be what
+      a vector is made of, error is infinite. Parts of the state that do not feed each
+      other stay apart. What was below by more than the range of the dtype is lost
+      without a trace. In float32 eight values of a tanh network of N = 4096
       over 100 steps were 2e-6 off.
 
       A sweep costs 2 T products of a Jacobian with k + 8 vectors, four evaluations of
@@ -207,10 +214,10 @@ def _warn_of_doubt(found: LeadingSpectrum, max_sweeps: int) -> None:
 @partial(jax.jit, static_argnames=("k", "lag", "c", "max_sweeps"))
 def _leading_spectrum(system: System, basis, tol, *, k, lag, c, max_sweeps):
     system = system.last(lag)
-    if basis is None:
-        return _from_the_product(system, k)
     dtype = system.product_dtype
     tol = _DEFAULT_TOL * float(jnp.finfo(dtype).eps) ** 0.5 if tol is None else tol
+    if basis is None:
+        return _from_the_product(system, k, tol)
     basis = varying_like(basis, system)
     roundoff = lag * roundoff_per_step(dtype)
     found = _search(sweeps(system, c), basis, k, tol, max_sweeps, roundoff)
@@ -254,8 +261,9 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
 
     def advance(search: _Search) -> _Search:
         block = _krylov.block_at(search.space, search.at, b)
-        there, svd = sweep(block)
-        looked = _looked(search, block, there, svd, k, most, tol, roundoff)
+        seen = sweep(block)
+        svd = seen.back
+        looked = _looked(search, block, seen, k, most, tol, roundoff)
         search = _where(search.at == 0, looked, search)
         search = search._replace(
             found=search.found._replace(sweeps=search.found.sweeps + 1),
@@ -279,14 +287,14 @@ def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: 
 def _looked(
     search: _Search,
     block: Array,
-    there: Array,
-    svd: LogSVD,
+    seen: Sweep,
     k: int,
     most: int,
     tol: float,
     roundoff: float,
 ) -> _Search:
     """Say how good the values of a block are, and how to go on."""
+    there, svd, decided = seen
     left, values, right = svd
     old = search.found.log_singular_values
     same = values == old  # also -inf and -inf
@@ -296,6 +304,9 @@ def _looked(
     apart = jnp.where(values == there, 0, jnp.abs(values - there))
     eps = float(jnp.finfo(values.dtype).eps)
     is_lost = ~(apart <= error + tol + roundoff + _ULPS * eps * jnp.abs(there))
+    decided = decided & ~jnp.isneginf(values)
+    is_lost = is_lost | decided
+    known = jnp.where(is_lost, jnp.maximum(apart, error), error)
     change = jnp.where(same, 0, jnp.abs(values - old))
     # What is lost may go on falling, to -inf.
     is_settled = (error <= tol) & (~is_lost | (change <= tol))
@@ -304,7 +315,7 @@ def _looked(
         left,
         right,
         change=change,
-        error=jnp.where(is_lost, jnp.maximum(apart, error), error),
+        error=jnp.where(decided & ~jnp.isnan(values), jnp.inf, known),
         converged=is_settled & ~is_lost,
         sweeps=search.found.sweeps,
     )
@@ -386,9 +397,10 @@ def _where(flag: Array, a, b):
     return jax.tree.map(lambda x, y: jnp.where(flag, x, y), a, b)
 
 
-def _from_the_product(system: System, k: int) -> LeadingSpectrum:
+def _from_the_product(system: System, k: int, tol: float) -> LeadingSpectrum:
     """All there is, where the block would be the whole space."""
     N, dtype = system.N, system.product_dtype
+    eps = float(jnp.finfo(dtype).eps)
 
     def extend(state, at, x):
         product, whole, is_lost = state
@@ -397,13 +409,19 @@ def _from_the_product(system: System, k: int) -> LeadingSpectrum:
         product, is_lost = without_lost_derivative(balanced_if_due(product), is_lost)
         return (push_unbalanced(product, J)[0], extended(whole, J), is_lost), at, None
 
-    start = (identity(N, dtype), jnp.eye(N, dtype=dtype), jnp.zeros((), bool))
+    product = identity(N, dtype)._replace(leaks=no_leaks(N, dtype))
+    start = (product, jnp.eye(N, dtype=dtype), jnp.zeros((), bool))
     (product, whole, is_lost), *_ = system.scan(extend, start)
     left, values, right = log_svd(product)
+    seen, leaks = couplings(product)
+    error = values if leaks is None else errors_of(leaks, seen.exponents, values)
+    error = error[:k]
     values = with_slopes_of(whole, values, is_lost)
     left, right = (without_derivative_if(is_lost, basis) for basis in (left, right))
-    known = ~jnp.isnan(values[:k])
-    change = jnp.where(known, jnp.zeros(k, dtype), jnp.nan)
+    change = jnp.where(jnp.isnan(values[:k]), jnp.nan, jnp.zeros(k, dtype))
+    # No sweep would make it better, so what eps of a value is counts as none.
+    size = jnp.where(jnp.isfinite(values[:k]), jnp.abs(values[:k]), 0)
+    converged = error <= tol + _ULPS * eps * size
     return LeadingSpectrum(
-        values[:k], left[:, :k], right[:, :k], change, change, known, jnp.int32(0)
+        values[:k], left[:, :k], right[:, :k], change, error, converged, jnp.int32(0)
     )
