@@ -19,20 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vgjax._linalg import (
-    any_in_batch,
-    matmul,
-    roundoff,
-    row_sorted_qr,
-    varying_like,
-)
+from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr, varying_like
 
 # Numbers of a basis that is kept for the next call.
 _LARGEST_KEPT = 2**18
 # A leak that has grown to this power of eps may move exponents.
 _DECIDES = 1 / 3
-# Pivots no further apart are divided by.
-_WORST = 1e-8
 
 
 class Block(NamedTuple):
@@ -63,7 +55,7 @@ class Reading(NamedTuple):
     triangle: Array  # (k, k) upper
     noise: Array  # (k,) whether a pivot was no larger than round-off, and not zero
     floor: Array  # (k,) what is round-off in each row
-    fresh: Array  # (k, k) new leaks
+    fresh: Array  # (k,) what rounding puts into each column
 
 
 Push = Callable[[Any, Array, Any], tuple[Any, Array]]
@@ -290,7 +282,7 @@ def _leaking(leaks: Leaks, seen: Reading, logs: Array) -> Leaks:
     # New ones count once they have grown, or not fallen.
     is_large = jnp.tril(size, -1) > eps**_DECIDES
     # A column that turns to another takes all those between along.
-    size = jnp.hypot(size, seen.fresh)
+    size = jnp.hypot(size, seen.fresh[None, :])
     return Leaks(size, leaks.decided | _between(is_large))
 
 
@@ -307,59 +299,26 @@ def _lu(image: Array) -> tuple[Array, Reading]:
     basis = jnp.zeros_like(image).at[rows].set(lower, unique_indices=True)
     triangle = jnp.triu(factors[:k])
     no, nothing = jnp.zeros(k, bool), jnp.zeros_like(triangle[0])
-    fresh = _fresh(basis, jnp.abs(image), triangle)
-    return basis, Reading(triangle, no, nothing, fresh)
+    return basis, Reading(triangle, no, nothing, _fresh(image, triangle))
 
 
 def _qr(image: Array) -> tuple[Array, Reading]:
-    """Q and R, each row of Q rounded by its own size.
-
-    Parts of the state that do not feed each other stay apart then. Reflections put eps
-    times the whole into entries that are zero or tiny, and what overtakes later may be
-    made of that.
-    """
     N, k = image.shape
-    is_finite = jnp.all(jnp.isfinite(image))
-    _, R, row_size = row_sorted_qr(image)
+    Q, R, row_size = row_sorted_qr(image)
     # LAPACK makes finite pivots beside an infinity, and the infinity would count as
     # what they are round-off of.
-    R = jnp.where(is_finite, R, jnp.nan)
+    R = jnp.where(jnp.all(jnp.isfinite(image)), R, jnp.nan)
     pivot, floor = jnp.abs(jnp.diagonal(R)), roundoff(N, image.dtype) * row_size[:k]
     noise = (pivot > 0) & (pivot <= floor)
-    is_plain = is_finite & (jnp.min(pivot) > _WORST * jnp.max(pivot)) & ~jnp.any(noise)
-
-    def by_rows(image, R):
-        R = jnp.where(is_plain, R, jnp.eye(k, dtype=R.dtype))
-        Q = _divided(image, R)
-        # Orthogonal to the square of what it was.
-        off = matmul(Q.T, Q) - jnp.eye(k, dtype=R.dtype)
-        off = jnp.triu(off, 1) + jnp.diag(jnp.diagonal(off) / 2)
-        return Q - matmul(Q, off), R + matmul(off, R)
-
-    def by_reflections(image, R):
-        Q, of_rows = by_rows(image, R)
-        return (
-            jnp.where(is_plain, Q, row_sorted_qr(image)[0]),
-            jnp.where(is_plain, of_rows, R),
-        )
-
-    is_delicate = any_in_batch(~is_plain)
-    Q, R = jax.lax.cond(is_delicate, by_reflections, by_rows, image, R)
-    source = jnp.abs(image)
-    source = jnp.where(is_plain, source, jnp.max(source, axis=1, keepdims=True))
-    return Q, Reading(R, noise, floor, _fresh(Q, source, R))
+    return Q, Reading(R, noise, floor, _fresh(image, R))
 
 
-def _fresh(basis: Array, source: Array, triangle: Array) -> Array:
-    """New leaks, (k, k), where rounding is eps of the source."""
-    pivot = jnp.abs(jnp.diagonal(triangle))
-    pivot = float(jnp.finfo(basis.dtype).eps) / jnp.where(pivot > 0, pivot, 1)
-    fresh = matmul(jnp.abs(basis).T, source) * pivot[None, :]
-    return jax.lax.stop_gradient(fresh)
-
-
-def _divided(image: Array, R: Array) -> Array:
-    return jax.lax.linalg.triangular_solve(R, image, left_side=False, lower=False)
+def _fresh(image: Array, triangle: Array) -> Array:
+    """(k,) what rounding puts into each column of the basis, relative to it."""
+    image, triangle = jax.lax.stop_gradient((image, triangle))
+    pivot, size = jnp.abs(jnp.diagonal(triangle)), jnp.max(jnp.abs(image), axis=0)
+    eps = float(jnp.finfo(image.dtype).eps)
+    return eps * size / jnp.where(pivot > 0, pivot, 1)
 
 
 def _next_span(taken: Taken, span: Array, allowed: float, c: int) -> Array:

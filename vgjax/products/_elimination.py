@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from vgjax._linalg import exponent, power_of_two, roundoff, varying_like
+from vgjax._linalg import exponent, power_of_two, roundoff, scaled, varying_like
 
 # Exponent of a row, a column or a direction that is not there.
 ABSENT = -(2**30)
@@ -65,7 +65,9 @@ def eliminated(
 
         below = index > k
         pivot = jnp.where(found, A[k, k], 1)
-        factor = jnp.where(below & found, A[:, k] / pivot, 0)
+        # Near one: the square of the pivot, in the derivative, is beyond the range.
+        e = -exponent(pivot)
+        factor = jnp.where(below & found, scaled(A[:, k], e) / scaled(pivot, e), 0)
         # What is above the pivot, scales counted, is round-off that was passed over.
         gap = row_exponents[rows] - row_exponents[rows[k]]
         size = jnp.abs(factor) * power_of_two(jnp.minimum(gap, 64), A.dtype)

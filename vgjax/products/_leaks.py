@@ -46,6 +46,8 @@ _NOISE = 4.0
 _LARGEST = 0.2
 # By how much chance may make a leak of the sample too small.
 _HIDDEN = 100.0
+# Directions within so many bits of each other turn into one another.
+_MIXING = 8
 # Leaks are known to a digit or two: half the width is half the time. What is cut off at
 # this decides, and its square is a float.
 _KIND, _BEYOND = jnp.float32, 2.0**31
@@ -100,11 +102,16 @@ def reordered(leaks: Leaks | None, order: Array) -> Leaks | None:
 
 
 def carried(
-    leaks: Leaks | None, transport: Transport | None, columns: Array, overall: Array
+    leaks: Leaks | None,
+    transport: Transport | None,
+    columns: Array,
+    overall: Array,
+    exponents: Array,
 ) -> Leaks | None:
     """Leaks after a push that took the directions in an order of columns.
 
-    A power of two, `overall`, was taken out of the matrix.
+    A power of two, `overall`, was taken out of the matrix. `exponents` are those of the
+    directions before.
     """
     if leaks is None or transport is None:
         return None
@@ -118,8 +125,11 @@ def carried(
     hidden = jnp.sum(matmul(upper**2, hidden) * inverse.T**2, axis=1)
     pivots = jnp.diagonal(upper)
     floor = floor * jnp.abs(pivots[:, None] / pivots[None, :])
-    # Directions that mix make the ratios of pivots grow without end.
-    floor = jnp.minimum(floor, _HIDDEN * jnp.abs(turned + new))
+    # Directions of like size mix, and ratios of their pivots grow without end.
+    exponents = exponents[columns]
+    is_near = jnp.abs(exponents[:, None] - exponents[None, :]) <= _MIXING
+    most = jnp.where(is_near, _HIDDEN * jnp.abs(turned + new), _BEYOND)
+    floor = jnp.minimum(floor, most)
     floor = jnp.maximum(floor, jnp.abs(new))
     back = _ratios(row)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)

@@ -226,7 +226,9 @@ def push_unbalanced(
     matrix, overall = _brought_near(matrix)
     factors, delicate = _factored(matrix, product)
     right = matmul(factors.M, product.right[factors.columns])
-    leaks = carried(product.leaks, factors.transport, factors.columns, overall)
+    leaks = carried(
+        product.leaks, factors.transport, factors.columns, overall, product.exponents
+    )
     pushed = product._replace(left=factors.left, age=product.age + 1, leaks=leaks)
     pushed = _near_one(pushed, factors.exponents + overall, right, finite)
     return pushed, delicate | ~finite | is_blind
@@ -256,7 +258,13 @@ def push_plainly(product: GradedProduct, matrix: Array) -> tuple[GradedProduct, 
         exponents=exponents,
         right=right,
         age=product.age + 1,
-        leaks=carried(product.leaks, factors.transport, factors.columns, overall),
+        leaks=carried(
+            product.leaks,
+            factors.transport,
+            factors.columns,
+            overall,
+            product.exponents,
+        ),
     )
     return product, reasons
 
