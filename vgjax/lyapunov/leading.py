@@ -409,7 +409,7 @@ def _from_the_product(system: System, k: int, tol: float) -> LeadingSpectrum:
         product, is_lost = without_lost_derivative(balanced_if_due(product), is_lost)
         return (push_unbalanced(product, J)[0], extended(whole, J), is_lost), at, None
 
-    product = identity(N, dtype)._replace(leaks=no_leaks(N))
+    product = identity(N, dtype)._replace(leaks=no_leaks(N, dtype))
     start = (product, jnp.eye(N, dtype=dtype), jnp.zeros((), bool))
     (product, whole, is_lost), *_ = system.scan(extend, start)
     left, values, right = log_svd(product)

@@ -48,9 +48,6 @@ _LARGEST = 0.2
 _HIDDEN = 100.0
 # Directions within so many bits of each other turn into one another.
 _MIXING = 8
-# Leaks are known to a digit or two: half the width is half the time. What is cut off at
-# this decides, and its square is a float.
-_KIND, _BEYOND = jnp.float32, 2.0**31
 # Directions within so many bits of each other share what is on their diagonals.
 _NEAR = 3
 
@@ -76,10 +73,10 @@ class Transport(NamedTuple):
     doubt: Array  # (N,) int32, that of the leaks from now on
 
 
-def no_leaks(N: int) -> Leaks:
+def no_leaks(N: int, dtype: jnp.dtype) -> Leaks:
     """Leaks of the empty product."""
-    zero = jnp.zeros((N, N), _KIND)
-    return Leaks(zero, zero, jnp.zeros(N, _KIND), jnp.full(N, ABSENT, jnp.int32))
+    zero = jnp.zeros((N, N), dtype)
+    return Leaks(zero, zero, jnp.zeros(N, dtype), jnp.full(N, ABSENT, jnp.int32))
 
 
 def reordered(leaks: Leaks | None, order: Array) -> Leaks | None:
@@ -117,7 +114,7 @@ def carried(
         return None
     sample, floor, variance, _ = reordered(leaks, columns)
     upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
-    by = _ratios(column)
+    by = _ratios(column, upper.dtype)
     sample, floor = _times(sample, by), _times(floor, by)
     turned = _within(matmul(matmul(upper, sample), inverse))
     # What chance hides in the sample moves the diagonal, too.
@@ -128,10 +125,10 @@ def carried(
     # Directions of like size mix, and ratios of their pivots grow without end.
     exponents = exponents[columns]
     is_near = jnp.abs(exponents[:, None] - exponents[None, :]) <= _MIXING
-    most = jnp.where(is_near, _HIDDEN * jnp.abs(turned + new), _BEYOND)
+    most = jnp.where(is_near, _HIDDEN * jnp.abs(turned + new), jnp.inf)
     floor = jnp.minimum(floor, most)
     floor = jnp.maximum(floor, jnp.abs(new))
-    back = _ratios(row)
+    back = _ratios(row, upper.dtype)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
     return Leaks(
         _times(turned + new, back),
@@ -171,7 +168,7 @@ def of_factorisation(
     row = _exponents_of(upper)
     by_row, column = -row[:, None], grown[columns]
     upper = scaled(upper, by_row)
-    lower = _times(lower, _ratios(-row))
+    lower = _times(lower, _ratios(-row, lower.dtype))
     # Both near one, that their squares are floats.
     away = exponent(jnp.max(jnp.abs(matrix)))
     matrix = _within(scaled(matrix[rows], by_row - away))
@@ -198,7 +195,7 @@ def of_elimination(
     rows in units of 2^size, and so have the leaks.
     """
     by_row = -size[:, None]
-    by = _ratios(-size)
+    by = _ratios(-size, upper.dtype)
     eps, upper = float(jnp.finfo(upper.dtype).eps), _within(regular(upper))
     lower = _times(found.lower, by)
     before = _times(before[found.rows][:, found.rows], by)
@@ -220,7 +217,7 @@ def _new(
     inverse = _within(_inverse(upper))
     noise = _within(_solved(lower, _NOISE * eps * _signed(sizes)))
     # Where chance cancels what the sample sums up, the sum of squares has it.
-    variance = jnp.sum(noise**2 * inverse.T**2, axis=1) + len(lower) * eps**2
+    variance = jnp.sum((noise * inverse.T) ** 2, axis=1) + len(lower) * eps**2
     return inverse, _within(matmul(noise, inverse)), variance
 
 
@@ -255,16 +252,16 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     off = ~jnp.eye(N, dtype=bool) & is_alive[None, :] & is_alive[:, None]
     size = jnp.maximum(jnp.abs(leaks.sample), leaks.floor)
     # Column j counts less in a row of larger scale.
-    size = jnp.where(off, size * power_of_two(jnp.minimum(-gap, 0), _KIND), 0)
+    size = jnp.where(off, size * power_of_two(jnp.minimum(-gap, 0), values.dtype), 0)
     both = jnp.maximum(size, size.T)
-    near = power_of_two(_NEAR - jnp.abs(gap), _KIND)
+    near = power_of_two(_NEAR - jnp.abs(gap), values.dtype)
     own = jnp.maximum(jnp.abs(jnp.diagonal(leaks.sample)), jnp.sqrt(leaks.variance))
     own = jnp.where(is_alive, own, 0)
     own = jnp.max(jnp.where(jnp.abs(gap) <= _NEAR, own[None, :], 0), axis=1)
     eta = own + jnp.sum(both * jnp.minimum(near, 1), axis=1)
     eta = eta + jnp.sum(size**2, axis=1) + jnp.sum(size**2, axis=0)
     eta = _SAFETY * (eta + 3 * N**0.5 * eps)
-    error = -jnp.log1p(-jnp.minimum(eta, _LARGEST)).astype(values.dtype)
+    error = -jnp.log1p(-jnp.minimum(eta, _LARGEST))
     error = error + 4 * eps * jnp.abs(values)
     error = jnp.where(eta < _LARGEST, error, jnp.inf)
 
@@ -279,13 +276,11 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     return jnp.where(jnp.isnan(values), jnp.nan, error)
 
 
-def _ratios(exponents: Array) -> Array:
+def _ratios(exponents: Array, dtype: jnp.dtype) -> Array:
     """(N, N), 2^(e_i - e_j), cut off at twice the range of floats.
 
     As an outer product of N powers: N^2 of them cost as much as the elimination.
     """
-    # Of the widest kind there is: scales of saturated rows are beyond float32.
-    dtype = jnp.result_type(float)
     middle = (jnp.max(exponents) + jnp.min(exponents)) // 2
     reach = int(jnp.finfo(dtype).maxexp) // 2 - 1
     e = jnp.clip(exponents - middle, -reach, reach)
@@ -314,13 +309,13 @@ def _solved(lower: Array, x: Array) -> Array:
 
 
 def _times(x: Array, ratios: Array) -> Array:
-    return _within(x.astype(ratios.dtype) * ratios)
+    return _within(x * ratios)
 
 
 def _within(x: Array) -> Array:
-    """In float32, cut off far beyond what decides; NaN as beyond it."""
-    x = jnp.where(jnp.isnan(x), _BEYOND, x)
-    return jnp.clip(x, -_BEYOND, _BEYOND).astype(_KIND)
+    """Cut off far beyond what decides, at what has a square; NaN as beyond it."""
+    beyond = 2.0 ** (int(jnp.finfo(x.dtype).maxexp) // 2 - 4)
+    return jnp.clip(jnp.where(jnp.isnan(x), beyond, x), -beyond, beyond)
 
 
 def _signed(sizes: Array) -> Array:
@@ -330,9 +325,9 @@ def _signed(sizes: Array) -> Array:
     """
     # The multiplier is Knuth's (TAOCP 6.4), the other that of MurmurHash's last mix.
     index = jnp.arange(sizes.size, dtype=jnp.uint32).reshape(sizes.shape)
-    bits = jax.lax.bitcast_convert_type(sizes, jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(sizes.astype(jnp.float32), jnp.uint32)
     bits = bits + index * jnp.uint32(2654435769)
     bits = (bits ^ (bits >> 13)) * jnp.uint32(0x85EBCA6B)
     bits = bits ^ (bits >> 16)
-    factor = 0.5 + (bits & 1023).astype(_KIND) / 1024
+    factor = 0.5 + (bits & 1023).astype(sizes.dtype) / 1024
     return jnp.where(bits >> 31 == 1, -factor, factor) * sizes

@@ -524,7 +524,7 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     level, exponents = jnp.zeros(N, jnp.int32), _present(product.exponents)
     leaks, lost, doubted = (), None, exponents
     if wants:
-        none = no_leaks(N)
+        none = no_leaks(N, matrix.dtype)
         leaks, lost = (none.sample, none.variance), none.doubt
         doubted = jnp.maximum(exponents, product.leaks.doubt)
     start = (eye, matrix, level, jnp.ones(N, bool), leaks, lost)

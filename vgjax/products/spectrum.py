@@ -226,7 +226,7 @@ def tracked_spectrum(
         return state, (*jax.vmap(read)(*seen), log_det)
 
     zero = jnp.zeros((), dtype)
-    leaks = no_leaks(N) if errors else None
+    leaks = no_leaks(N, dtype) if errors else None
     product = identity(N, dtype)._replace(rotation=None, leaks=leaks)
     whole = product.left if careful else None
     no = jnp.zeros((), bool)
