@@ -253,14 +253,14 @@ def _lu_rule(primals, tangents):
     along = solve(regular, change[rows])  # change U^-1
     along = solve(L, along, left_side=True, lower=True, unit_diagonal=True)
     change = matmul(L, jnp.tril(along, -1)) + matmul(jnp.triu(along), regular)
-    return (packed, rows), (change, np.zeros(rows.shape, jax.dtypes.float0))
+    none: Any = np.zeros(rows.shape, jax.dtypes.float0)
+    return (packed, rows), (change, none)
 
 
 def unpacked(packed: Array) -> tuple[Array, Array]:
     """L, with ones on its diagonal, and U of `lu`."""
-    return jnp.tril(packed, -1) + jnp.eye(*packed.shape, dtype=packed.dtype), jnp.triu(
-        packed
-    )
+    eye = jnp.eye(*packed.shape, dtype=packed.dtype)
+    return jnp.tril(packed, -1) + eye, jnp.triu(packed)
 
 
 @jax.custom_jvp

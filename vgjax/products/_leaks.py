@@ -79,10 +79,8 @@ def no_leaks(N: int, dtype: jnp.dtype) -> Leaks:
     return Leaks(zero, zero, jnp.zeros(N, dtype), jnp.full(N, ABSENT, jnp.int32))
 
 
-def reordered(leaks: Leaks | None, order: Array) -> Leaks | None:
+def reordered(leaks: Leaks, order: Array) -> Leaks:
     """The same, of the directions in another order."""
-    if leaks is None:
-        return None
 
     def taken(leaks):
         return Leaks(

@@ -288,12 +288,12 @@ def _brought_near(matrix: Array) -> tuple[Array, Array]:
 
 def by_size(product: GradedProduct) -> GradedProduct:
     """Return the same product with its directions in descending order of scale."""
-    order = descending(product.exponents)
+    order, leaks = descending(product.exponents), product.leaks
     return product._replace(
         left=product.left[:, order],
         exponents=product.exponents[order],
         right=product.right[order],
-        leaks=reordered(product.leaks, order),
+        leaks=None if leaks is None else reordered(leaks, order),
     )
 
 
@@ -496,7 +496,7 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     away. Its own elimination first turns their sizes into sizes of rows, which the
     product with the basis keeps, row by row.
     """
-    N, wants = len(matrix), product.leaks is not None
+    N, known = len(matrix), product.leaks
 
     def stage(carry, basis_and_exponents):
         left, factor, unit, is_there, leaks, lost = carry
@@ -513,9 +513,10 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         lower = found.lower * gaps(at[rows], upper.dtype)
         left = matmul(left, jnp.zeros_like(lower).at[rows].set(lower))
         seen = None
-        if wants:
-            *seen, sample, variance = of_elimination(found, upper, size, *leaks)
-            leaks, lost = (sample, variance), doubt_of(found, at, doubted, lost)
+        if known is not None:
+            triangle, inverse, *leaks = of_elimination(found, upper, size, *leaks)
+            leaks, lost = tuple(leaks), doubt_of(found, at, doubted, lost)
+            seen = triangle, inverse
         factor = jnp.zeros_like(upper).at[:, columns].set(upper)
         carry = (left, factor, unit[rows] + size, found.is_pivot, leaks, lost)
         return carry, (columns, seen)
@@ -523,10 +524,10 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     eye = jnp.eye(N, dtype=matrix.dtype)
     level, exponents = jnp.zeros(N, jnp.int32), _present(product.exponents)
     leaks, lost, doubted = (), None, exponents
-    if wants:
+    if known is not None:
         none = no_leaks(N, matrix.dtype)
         leaks, lost = (none.sample, none.variance), none.doubt
-        doubted = jnp.maximum(exponents, product.leaks.doubt)
+        doubted = jnp.maximum(exponents, known.doubt)
     start = (eye, matrix, level, jnp.ones(N, bool), leaks, lost)
     # The matrix itself, then its product with the basis: one loop, compiled once.
     stages = ((eye, level, level), (product.left, exponents, doubted))
@@ -539,8 +540,10 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     there = is_there[:, None] & (scale > ABSENT)[None, :]
     M = jnp.where(there, _ratios(upper, scale, scale), 0)
     transport = None
-    if wants:
-        transport = Transport(seen[0][1], seen[1][1], *leaks, unit, level, lost)
+    if seen is not None:
+        (_, triangle), (_, inverse) = seen
+        sample, variance = leaks
+        transport = Transport(triangle, inverse, sample, variance, unit, level, lost)
     exponents = jnp.where(is_there, unit + scale, _ANNIHILATED)
     return _Factors(left, exponents, M, columns, transport)
 
