@@ -68,17 +68,23 @@ def eliminated(
         # Near one: the square of the pivot, in the derivative, is beyond the range.
         e = -exponent(pivot)
         factor = jnp.where(below & found, scaled(A[:, k], e) / scaled(pivot, e), 0)
-        # What is above the pivot, scales counted, is round-off that was passed over.
-        gap = row_exponents[rows] - row_exponents[rows[k]]
-        size = jnp.abs(factor) * power_of_two(jnp.minimum(gap, 64), A.dtype)
-        is_dropped = size > 4
-        factor = jnp.where(is_dropped, 0, factor)
-        pivots = jnp.where(below, A[k], 0)
-        A = A - jnp.outer(factor, pivots)
-        sums = sums + jnp.outer(jnp.abs(factor), jnp.abs(pivots))
-        # As if it were the round-off of so much.
-        lost = jnp.where(is_dropped, jnp.abs(A[:, k]) / eps, 0)
-        sums = sums.at[:, k].set(jnp.maximum(sums[:, k], lost))
+        # What is above the pivot, scales counted, is round-off that was passed over: in
+        # its column, and in its row. It is taken for zero, and for round-off of so much.
+        by_row = _weight(row_exponents[rows], k, A.dtype)
+        by_column = _weight(column_exponents[columns], k, A.dtype)
+        following = jnp.where(below, A[k], 0)
+        is_above = jnp.abs(factor) * by_row > 4
+        is_before = jnp.abs(following) * by_column > 4 * jnp.abs(pivot)
+        factor = jnp.where(is_above, 0, factor)
+        following = jnp.where(is_before, 0, following)
+        lost_above = jnp.where(is_above, jnp.abs(A[:, k]) / eps, 0)
+        lost_before = jnp.where(is_before, jnp.abs(A[k]) / eps, 0)
+        row_of_pivot = jnp.where(is_before & found, 0, A[k])
+        A = A - jnp.outer(factor, following)
+        sums = sums + jnp.outer(jnp.abs(factor), jnp.abs(following))
+        sums = sums.at[:, k].set(jnp.maximum(sums[:, k], lost_above))
+        sums = sums.at[k].set(jnp.maximum(sums[k], lost_before))
+        A = A.at[k].set(row_of_pivot)
         A = A.at[:, k].set(jnp.where(below & found, factor, A[:, k]))
         return A, sums, rows, columns, rank + found.astype(rank.dtype)
 
@@ -94,6 +100,11 @@ def eliminated(
     is_rest = ~is_pivot[:, None] & ~is_pivot[None, :]
     rest = jnp.where(is_rest, A, 0)
     return Elimination(lower, upper, rows, columns, is_pivot, rest, sums)
+
+
+def _weight(exponents: Array, k: Array, dtype: jnp.dtype) -> Array:
+    """(N,) 2^(e - e_k), cut off where it decides."""
+    return power_of_two(jnp.minimum(exponents - exponents[k], 64), dtype)
 
 
 def _swapped(index: Array, a: int | Array, b: Array) -> Array:

@@ -39,11 +39,11 @@ from vgjax.products._elimination import ABSENT, Elimination
 
 # Times what a rounding of typical size does: of 5,000 values on 130 networks, the worst
 # was off by half of what is allowed.
-_SAFETY = 2.0
+_SAFETY = 3.0
 # Of the noise: four times the root mean square of the terms of each entry.
 _NOISE = 4.0
 # Beyond it the squares of what is left out count, too, and nothing is said.
-_LARGEST = 0.2
+_LARGEST = 0.1
 # By how much chance may make a leak of the sample too small.
 _HIDDEN = 100.0
 # Directions within so many bits of each other turn into one another.
