@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.custom_batching import custom_vmap
 
@@ -232,29 +231,34 @@ def _qr_rule(primals, tangents):
     return (Q, R), (matmul(Q, turn - along) + change, dR)
 
 
-@jax.custom_jvp
 def lu(matrix: Array) -> tuple[Array, Array]:
     """LU factorisation with partial pivoting, ``matrix[rows] = L @ U``.
 
     Returns L and U in one matrix, as LAPACK packs them (`unpacked`), and the rows. The
     derivative stays finite where U has a zero on its diagonal: JAX's own divides by it.
     """
+    packed, rows = _lu(matrix)
+    return packed, rows.astype(jnp.int32)
+
+
+@jax.custom_jvp
+def _lu(matrix: Array) -> tuple[Array, Array]:
+    # The rows as floats: in `shard_map` there is no tangent for whole numbers.
     packed, _, rows = jax.lax.linalg.lu(matrix)
-    return packed, rows
+    return packed, rows.astype(matrix.dtype)
 
 
-@lu.defjvp
+@_lu.defjvp
 def _lu_rule(primals, tangents):
     (matrix,), (change,) = primals, tangents
-    packed, rows = lu(matrix)
+    packed, rows = _lu(matrix)
     L, U = unpacked(packed)
     regular = U + jnp.diag((jnp.diagonal(U) == 0).astype(U.dtype))
     solve = jax.lax.linalg.triangular_solve
-    along = solve(regular, change[rows])  # change U^-1
+    along = solve(regular, change[rows.astype(jnp.int32)])  # change U^-1
     along = solve(L, along, left_side=True, lower=True, unit_diagonal=True)
     change = matmul(L, jnp.tril(along, -1)) + matmul(jnp.triu(along), regular)
-    none: Any = np.zeros(rows.shape, jax.dtypes.float0)
-    return (packed, rows), (change, none)
+    return (packed, rows), (change, 0 * rows)
 
 
 def unpacked(packed: Array) -> tuple[Array, Array]:

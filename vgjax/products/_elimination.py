@@ -69,7 +69,7 @@ def eliminated(
         e = -exponent(pivot)
         factor = jnp.where(below & found, scaled(A[:, k], e) / scaled(pivot, e), 0)
         # What is above the pivot, scales counted, is round-off that was passed over: in
-        # its column, and in its row. It is taken for zero, and for round-off of so much.
+        # its column, and its row. It is taken for zero, and for round-off of so much.
         by_row = _weight(row_exponents[rows], k, A.dtype)
         by_column = _weight(column_exponents[columns], k, A.dtype)
         following = jnp.where(below, A[k], 0)
