@@ -131,8 +131,7 @@ def lyapunov_spectrum(
       they grow by. It is followed from one factorisation to the next, and where it
       comes near one, the two directions and those between are not resolved. Of
       directions beyond the k nothing is known: with k < N, one that falls below
-      round-off and overtakes the k goes unnoticed. Parts of the state that do not feed
-      each other stay apart, and are right whatever they do.
+      round-off and overtakes the k goes unnoticed.
 
       Each step costs one product of the Jacobian with k vectors (forward-mode
       derivatives; with k = N this is still less than making the Jacobian and
