@@ -136,8 +136,8 @@ def leading_spectrum(
       each vector of the block of the others is followed, and where it comes to be what
       a vector is made of, error is infinite. Where the product itself is kept, parts of
       the state that do not feed each other stay apart. What was below by more than the
-      range of the dtype is lost without a trace. In float32 eight values of a tanh network of N = 4096
-      over 100 steps were 2e-6 off.
+      range of the dtype is lost without a trace. In float32 eight values of a tanh
+      network of N = 4096 over 100 steps were 2e-6 off.
 
       A sweep costs 2 T products of a Jacobian with k + 8 vectors, four evaluations of
       each step, and factorisations of N (k + 8)^2; of a full space one of p^2 N (k +
