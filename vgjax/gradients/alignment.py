@@ -74,7 +74,7 @@ def alignment(
         whole number.
 
     Notes:
-      Costs one Jacobian and two QR factorisations a step, and an SVD and an
+      Costs one Jacobian and one LU factorisation a step, and an SVD and an
       eigen-decomposition a record, O(T N^3); holds the T N numbers of the states. JAX
       has eigenvectors for CPU and CUDA, and no rule for them on TPU.
 

@@ -345,9 +345,9 @@ def balanced(product: GradedProduct) -> GradedProduct:
 
 
 def orthogonal(product: GradedProduct) -> tuple[Array, GradedProduct]:
-    """Q and the same product with ``Q @ left`` for its left factor, Q orthogonal.
+    """Q, orthogonal, and a product P with ``Q @ P`` for the same product.
 
-    That of the product returned is the identity. For reading only: reflections put eps
+    The left factor of P is the identity. For reading only: reflections put eps
     times the whole into entries that are zero or tiny, which is harmless now and may
     grow with what is pushed later.
     """

@@ -52,7 +52,7 @@ class Couplings(NamedTuple):
 
     exponents: Array  # (N,) descending
     depth: Array  # (N,) bits below the first direction, gaps shortened
-    L: Array  # (N, N) with Phi = left @ L @ diag(2^exponents) @ (orthogonal)
+    L: Array  # (N, N) with Phi = (orthogonal) @ L @ diag(2^exponents) @ (orthogonal)
     alive: Array | None  # (N,) False where annihilated; None if nothing is
 
 
@@ -77,7 +77,7 @@ def _limits(dtype: jnp.dtype) -> _Limits:
 def log_singular_values(product: GradedProduct) -> Array:
     """Return the log singular values of a product.
 
-    Costs one QR and one SVD of an N x N matrix, another SVD for every 600 nats (32 in
+    Costs two QR and one SVD of an N x N matrix, another SVD for every 600 nats (32 in
     float32) between the first value and the last when gaps above 37 nats (17) are
     taken as 37 (17), and no SVD at all once every gap is that wide.
 
@@ -101,7 +101,7 @@ def log_singular_values(product: GradedProduct) -> Array:
 def log_svd(product: GradedProduct) -> LogSVD:
     """Return the singular value decomposition of a product, values in logs.
 
-    Costs what `log_singular_values` does, seven QR more, and each SVD once again with
+    Costs what `log_singular_values` does, nine QR more, and each SVD once again with
     vectors: O(N^3).
 
     Args:
