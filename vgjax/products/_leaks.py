@@ -148,6 +148,28 @@ def rebased(leaks: Leaks | None, L: Array) -> Leaks | None:
     return leaks._replace(sample=_within(sample), floor=_within(floor))
 
 
+def in_frame(leaks: Leaks | None, R: Array) -> Leaks | None:
+    """Leaks of a product whose left factor is Q R, in the frame of Q.
+
+    The columns of Q R are not at right angles: what of one leaks into another changes
+    its length by itself, not by its square.
+    """
+    if leaks is None:
+        return None
+    R = _within(regular(jax.lax.stop_gradient(R)))
+    inverse = _within(_inverse(R))
+    sample = _within(matmul(_within(matmul(R, leaks.sample)), inverse))
+    # Far beyond what decides, and yet sums of the squares are floats.
+    beyond = 2.0 ** (int(jnp.finfo(R.dtype).maxexp) * 2 // 5)
+    off = jnp.where(jnp.eye(len(R), dtype=bool), 0, jnp.minimum(leaks.floor, beyond))
+    squares = matmul(matmul(R**2, off**2), inverse**2)
+    return leaks._replace(
+        sample=sample,
+        floor=jnp.sqrt(squares),
+        variance=leaks.variance + jnp.diagonal(squares),
+    )
+
+
 def of_factorisation(
     matrix: Array,
     basis: Array,
@@ -239,6 +261,17 @@ def doubt_of(
     return jnp.where(found.is_pivot, ABSENT, jnp.max(size, axis=1))
 
 
+def dropped_by(found: Elimination) -> Array:
+    """(N, N) what was taken for zero past the rank, by the round-off that it is.
+
+    A row of zeros hides it from the next product, in which it may be all that a small
+    direction has.
+    """
+    is_rest = ~found.is_pivot[:, None] & ~found.is_pivot[None, :]
+    eps = float(jnp.finfo(found.sums.dtype).eps)
+    return jnp.where(is_rest, jnp.abs(found.rest) / eps + found.sums, 0)
+
+
 def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     """(N,) nats, what each log singular value may be off; inf: undecided.
 
@@ -247,7 +280,7 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     N, eps = len(values), float(jnp.finfo(values.dtype).eps)
     is_alive = exponents > ABSENT // 2
     gap = exponents[:, None] - exponents[None, :]
-    off = ~jnp.eye(N, dtype=bool) & is_alive[None, :] & is_alive[:, None]
+    off = ~jnp.eye(N, dtype=bool) & is_alive[None, :]
     size = jnp.maximum(jnp.abs(leaks.sample), leaks.floor)
     # Column j counts less in a row of larger scale.
     size = jnp.where(off, size * power_of_two(jnp.minimum(-gap, 0), values.dtype), 0)

@@ -41,6 +41,8 @@ from vgjax.products._leaks import (
     Transport,
     carried,
     doubt_of,
+    dropped_by,
+    in_frame,
     no_leaks,
     of_elimination,
     of_factorisation,
@@ -355,7 +357,10 @@ def orthogonal(product: GradedProduct) -> tuple[Array, GradedProduct]:
     exponents, M = _scaled_triangle(R, product.exponents)
     right = matmul(M, product.right)
     eye = varying_like(jnp.eye(len(Q), dtype=Q.dtype), Q)
-    return Q, product._replace(left=eye, exponents=exponents, right=right)
+    leaks = in_frame(product.leaks, R)
+    return Q, product._replace(
+        left=eye, exponents=exponents, right=right, leaks=leaks
+    )
 
 
 class _Image(NamedTuple):
@@ -499,9 +504,10 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     N, known = len(matrix), product.leaks
 
     def stage(carry, basis_and_exponents):
-        left, factor, unit, is_there, leaks, lost = carry
+        left, factor, dropped, unit, is_there, leaks, lost = carry
         basis, exponents, doubted = basis_and_exponents
-        image, sums = matmul(factor, basis), matmul(jnp.abs(factor), jnp.abs(basis))
+        image = matmul(factor, basis)
+        sums = matmul(jnp.abs(factor) + dropped, jnp.abs(basis))
         at = jnp.where(is_there, unit, ABSENT)
         found = eliminated(image, sums, at, exponents)
         rows, columns = found.rows, found.columns
@@ -518,7 +524,10 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
             leaks, lost = tuple(leaks), doubt_of(found, at, doubted, lost)
             seen = triangle, inverse
         factor = jnp.zeros_like(upper).at[:, columns].set(upper)
-        carry = (left, factor, unit[rows] + size, found.is_pivot, leaks, lost)
+        dropped = scaled(dropped_by(found), -size[:, None])
+        dropped = jnp.zeros_like(upper).at[:, columns].set(dropped)
+        unit = unit[rows] + size
+        carry = (left, factor, dropped, unit, found.is_pivot, leaks, lost)
         return carry, (columns, seen)
 
     eye = jnp.eye(N, dtype=matrix.dtype)
@@ -528,13 +537,14 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         none = no_leaks(N, matrix.dtype)
         leaks, lost = (none.sample, none.variance), none.doubt
         doubted = jnp.maximum(exponents, known.doubt)
-    start = (eye, matrix, level, jnp.ones(N, bool), leaks, lost)
+    nothing = jnp.zeros_like(matrix)
+    start = (eye, matrix, nothing, level, jnp.ones(N, bool), leaks, lost)
     # The matrix itself, then its product with the basis: one loop, compiled once.
     stages = ((eye, level, level), (product.left, exponents, doubted))
     stages = jax.tree.map(lambda *both: jnp.stack(both), *stages)
     start, stages = varying_like((start, stages), matrix, product)
     carry, (columns, seen) = jax.lax.scan(stage, start, stages)
-    left, upper, unit, is_there, leaks, lost = carry
+    left, upper, _, unit, is_there, leaks, lost = carry
     columns = columns[1]
     upper, scale = upper[:, columns], exponents[columns]
     there = is_there[:, None] & (scale > ABSENT)[None, :]
