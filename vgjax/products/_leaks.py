@@ -29,6 +29,7 @@ from jax import Array
 from vgjax._linalg import (
     any_in_batch,
     exponent,
+    is_before,
     matmul,
     power_of_two,
     roundoff,
@@ -148,25 +149,30 @@ def rebased(leaks: Leaks | None, L: Array) -> Leaks | None:
     return leaks._replace(sample=_within(sample), floor=_within(floor))
 
 
-def in_frame(leaks: Leaks | None, R: Array) -> Leaks | None:
-    """Leaks of a product whose left factor is Q R, in the frame of Q.
+def in_frame(leaks: Leaks | None, R: Array, order: Array, L: Array) -> Leaks | None:
+    """Leaks of ``Q R (I + F) ...`` as those of ``Q[:, order] L (I + F') ...``.
 
-    The columns of Q R are not at right angles: what of one leaks into another changes
-    its length by itself, not by its square.
+    Q is orthogonal. The columns of Q R are not at right angles, nor are the rows to the
+    right of F: what of one leaks into another changes its length by itself then, not by
+    its square.
     """
     if leaks is None:
         return None
-    R = _within(regular(jax.lax.stop_gradient(R)))
-    inverse = _within(_inverse(R))
-    sample = _within(matmul(_within(matmul(R, leaks.sample)), inverse))
+    R, L = jax.lax.stop_gradient((regular(R), L))
+    eye = jnp.eye(len(R), dtype=R.dtype)
+    undo = jax.lax.linalg.triangular_solve(L, eye, left_side=True, lower=True)
+    there = _within(matmul(undo, R[order]))
+    back = _within(matmul(_inverse(R)[:, order], L))
+    sample = _within(matmul(_within(matmul(there, leaks.sample)), back))
     # Far beyond what decides, and yet sums of the squares are floats.
     beyond = 2.0 ** (int(jnp.finfo(R.dtype).maxexp) * 2 // 5)
-    off = jnp.where(jnp.eye(len(R), dtype=bool), 0, jnp.minimum(leaks.floor, beyond))
-    squares = matmul(matmul(R**2, off**2), inverse**2)
-    return leaks._replace(
-        sample=sample,
-        floor=jnp.sqrt(squares),
-        variance=leaks.variance + jnp.diagonal(squares),
+    floor = jnp.where(eye == 1, 0, jnp.minimum(leaks.floor, beyond))
+    squares = matmul(matmul(there**2, floor**2), back**2)
+    return Leaks(
+        sample,
+        jnp.sqrt(squares),
+        leaks.variance[order] + jnp.diagonal(squares),
+        leaks.doubt[order],
     )
 
 
@@ -200,7 +206,7 @@ def of_factorisation(
         jnp.concatenate([upper, basis]) ** 2,
     )
     upper = regular(upper)
-    inverse, new, variance = _new(lower, upper, jnp.sqrt(sums), eps)
+    inverse, new, variance = _new(_unit_inverse(lower), upper, sums, eps)
     doubt = doubt[columns]
     doubt = jnp.where(doubt > ABSENT, doubt + column + row, ABSENT)
     return Transport(upper, inverse, new, variance, row, column, doubt)
@@ -220,9 +226,9 @@ def of_elimination(
     lower = _times(found.lower, by)
     before = _times(before[found.rows][:, found.rows], by)
     sums = _within(scaled(found.sums, by_row))
-    inverse, new, own = _new(lower, upper, sums, eps)
+    undo = _unit_inverse(lower)
+    inverse, new, own = _new(undo, upper, sums**2, eps)
     # lower (I + new) upper = (I + before) lower upper.
-    undo = _within(_solved(lower, jnp.eye(len(lower), dtype=lower.dtype)))
     turned = _within(matmul(undo, matmul(before, lower)))
     # Without its diagonal, which is in the variance.
     off = jnp.where(jnp.eye(len(lower), dtype=bool), 0, before)
@@ -231,13 +237,19 @@ def of_elimination(
 
 
 def _new(
-    lower: Array, upper: Array, sizes: Array, eps: float
+    undo: Array, upper: Array, squares: Array, eps: float
 ) -> tuple[Array, Array, Array]:
-    """Inverse of the upper triangle, a sample of new leaks and its variance."""
+    """Inverse of the upper triangle, a sample of new leaks and its variance.
+
+    `undo` is the inverse of the lower triangle, `squares` are those of the sizes that
+    entries were made from.
+    """
     inverse = _within(_inverse(upper))
-    noise = _within(_solved(lower, _NOISE * eps * _signed(sizes)))
+    # Signs come last: noise of which one row takes away the other may cancel.
+    sizes = jnp.sqrt(_within(matmul(undo**2, squares)))
+    noise = _NOISE * eps * _signed(sizes)
     # Where chance cancels what the sample sums up, the sum of squares has it.
-    variance = jnp.sum((noise * inverse.T) ** 2, axis=1) + len(lower) * eps**2
+    variance = jnp.sum((noise * inverse.T) ** 2, axis=1) + len(upper) * eps**2
     return inverse, _within(matmul(noise, inverse)), variance
 
 
@@ -284,14 +296,20 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     size = jnp.maximum(jnp.abs(leaks.sample), leaks.floor)
     # Column j counts less in a row of larger scale.
     size = jnp.where(off, size * power_of_two(jnp.minimum(-gap, 0), values.dtype), 0)
+    size = _SAFETY * size
     both = jnp.maximum(size, size.T)
     near = power_of_two(_NEAR - jnp.abs(gap), values.dtype)
     own = jnp.maximum(jnp.abs(jnp.diagonal(leaks.sample)), jnp.sqrt(leaks.variance))
     own = jnp.where(is_alive, own, 0)
     own = jnp.max(jnp.where(jnp.abs(gap) <= _NEAR, own[None, :], 0), axis=1)
-    eta = own + jnp.sum(both * jnp.minimum(near, 1), axis=1)
+    eta = _SAFETY * (own + 3 * N**0.5 * eps)
+    eta = eta + jnp.sum(both * jnp.minimum(near, 1), axis=1)
     eta = eta + jnp.sum(size**2, axis=1) + jnp.sum(size**2, axis=0)
-    eta = _SAFETY * (eta + 3 * N**0.5 * eps)
+    # Of a direction that is made of noise as little may be left as one likes, and what
+    # of it leaks into a smaller one is all that there is.
+    is_noise = (eta >= _LARGEST) & is_alive
+    is_below = is_before(N).T & (size > 0)
+    eta = jnp.where(jnp.any(is_below & is_noise[None, :], axis=1), jnp.inf, eta)
     error = -jnp.log1p(-jnp.minimum(eta, _LARGEST))
     error = error + 4 * eps * jnp.abs(values)
     error = jnp.where(eta < _LARGEST, error, jnp.inf)
@@ -333,10 +351,12 @@ def _inverse(upper: Array) -> Array:
     return jax.lax.linalg.triangular_solve(upper, eye, left_side=True, lower=False)
 
 
-def _solved(lower: Array, x: Array) -> Array:
-    return jax.lax.linalg.triangular_solve(
-        lower, x, left_side=True, lower=True, unit_diagonal=True
+def _unit_inverse(lower: Array) -> Array:
+    eye = jnp.eye(len(lower), dtype=lower.dtype)
+    found = jax.lax.linalg.triangular_solve(
+        lower, eye, left_side=True, lower=True, unit_diagonal=True
     )
+    return _within(found)
 
 
 def _times(x: Array, ratios: Array) -> Array:

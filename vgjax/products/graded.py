@@ -42,7 +42,6 @@ from vgjax.products._leaks import (
     carried,
     doubt_of,
     dropped_by,
-    in_frame,
     no_leaks,
     of_elimination,
     of_factorisation,
@@ -346,10 +345,10 @@ def balanced(product: GradedProduct) -> GradedProduct:
     return varying_like(product, L)
 
 
-def orthogonal(product: GradedProduct) -> tuple[Array, GradedProduct]:
-    """Q, orthogonal, and a product P with ``Q @ P`` for the same product.
+def orthogonal(product: GradedProduct) -> tuple[Array, Array, GradedProduct]:
+    """Q, orthogonal, R of ``left = Q R``, and P with ``Q @ P`` for the same product.
 
-    The left factor of P is the identity. For reading only: reflections put eps
+    The left factor of P is the identity, and P has no leaks. For reading only: reflections put eps
     times the whole into entries that are zero or tiny, which is harmless now and may
     grow with what is pushed later.
     """
@@ -357,10 +356,8 @@ def orthogonal(product: GradedProduct) -> tuple[Array, GradedProduct]:
     exponents, M = _scaled_triangle(R, product.exponents)
     right = matmul(M, product.right)
     eye = varying_like(jnp.eye(len(Q), dtype=Q.dtype), Q)
-    leaks = in_frame(product.leaks, R)
-    return Q, product._replace(
-        left=eye, exponents=exponents, right=right, leaks=leaks
-    )
+    product = product._replace(left=eye, exponents=exponents, right=right, leaks=None)
+    return Q, R, product
 
 
 class _Image(NamedTuple):

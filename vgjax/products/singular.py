@@ -10,6 +10,7 @@ from jax import Array
 
 from vgjax._linalg import (
     any_in_batch,
+    descending,
     exponent,
     is_before,
     matmul,
@@ -18,7 +19,7 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
-from vgjax.products._leaks import Leaks
+from vgjax.products._leaks import Leaks, in_frame
 from vgjax.products.graded import (
     GradedProduct,
     balanced,
@@ -148,11 +149,13 @@ def couplings(
 
     And put its leaks in the order of its directions, largest first.
     """
-    product = by_size(orthogonal(product)[1])
+    leaks = product.leaks
+    _, R, product = orthogonal(product)
+    order = descending(product.exponents)
+    product = by_size(product)
     alive = None if all_alive else is_alive(product)
-    _, R = qr(product.right.T)
-    L = lower_factor(product, R, alive)
-    return _couplings(product, L, alive), product.leaks
+    L = lower_factor(product, qr(product.right.T)[1], alive)
+    return _couplings(product, L, alive), in_frame(leaks, R, order, L)
 
 
 def _couplings(product: GradedProduct, L: Array, alive: Array | None) -> Couplings:
@@ -215,7 +218,7 @@ def _without_distractions(frame: Couplings, *, by_square: bool = True) -> Array:
 
 def _swept(basis: Array, product: GradedProduct) -> tuple[Array, GradedProduct]:
     """Make directions couple less: ``basis @ product`` stays the same."""
-    Q, product = orthogonal(balanced(product))
+    Q, _, product = orthogonal(balanced(product))
     return matmul(basis, Q), product
 
 
