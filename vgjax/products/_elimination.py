@@ -6,6 +6,7 @@ round-off of the products that it is made of, so what is zero stays zero and wha
 tiny stays exact, where reflections would add eps times the row.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -81,7 +82,9 @@ def eliminated(
         lost_before = jnp.where(is_before, jnp.abs(A[k]) / eps, 0)
         row_of_pivot = jnp.where(is_before & found, 0, A[k])
         A = A - jnp.outer(factor, following)
-        sums = sums + jnp.outer(jnp.abs(factor), jnp.abs(following))
+        sums = sums + sizes_of_products(
+            factor[:, None], following[None, :], jnp.multiply
+        )
         sums = sums.at[:, k].set(jnp.maximum(sums[:, k], lost_above))
         sums = sums.at[k].set(jnp.maximum(sums[k], lost_before))
         A = A.at[k].set(row_of_pivot)
@@ -100,6 +103,20 @@ def eliminated(
     is_rest = ~is_pivot[:, None] & ~is_pivot[None, :]
     rest = jnp.where(is_rest, A, 0)
     return Elimination(lower, upper, rows, columns, is_pivot, rest, sums)
+
+
+def sizes_of_products(
+    a: Array, b: Array, multiplied: Callable[[Array, Array], Array]
+) -> Array:
+    """``multiplied(|a|, |b|)``, and so much that it counts where all of it underflows.
+
+    Else what is too small for a float would pass for a zero that is exact.
+    """
+    sums = multiplied(jnp.abs(a), jnp.abs(b))
+    terms = multiplied((a != 0).astype(a.dtype), (b != 0).astype(a.dtype))
+    info = jnp.finfo(a.dtype)
+    least = terms * (float(info.tiny) / float(info.eps))
+    return jnp.where(sums == 0, least, sums)
 
 
 def _weight(exponents: Array, k: Array, dtype: jnp.dtype) -> Array:

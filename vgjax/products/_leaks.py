@@ -111,10 +111,10 @@ def carried(
     """
     if leaks is None or transport is None:
         return None
-    sample, floor, variance, _ = reordered(leaks, columns)
+    sample, before, variance, _ = reordered(leaks, columns)
     upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
     by = _ratios(column, upper.dtype)
-    sample, floor = _times(sample, by), _times(floor, by)
+    sample, floor = _times(sample, by), _times(before, by)
     turned = _within(matmul(matmul(upper, sample), inverse))
     # What chance hides in the sample moves the diagonal, too.
     hidden = jnp.tril(jnp.maximum(floor**2 - sample**2, 0), -1)
@@ -128,10 +128,13 @@ def carried(
     floor = jnp.minimum(floor, most)
     floor = jnp.maximum(floor, jnp.abs(new))
     back = _ratios(row, upper.dtype)
+    floor = _times(floor, back)
+    # What has faded below the range of floats is no zero that is exact.
+    least = jnp.where(before > 0, float(jnp.finfo(floor.dtype).tiny), 0)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
     return Leaks(
         _times(turned + new, back),
-        _times(floor, back),
+        jnp.maximum(floor, least.astype(floor.dtype)),
         variance + jnp.maximum(moved**2, own) + hidden,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
     )
@@ -168,9 +171,10 @@ def in_frame(leaks: Leaks | None, R: Array, order: Array, L: Array) -> Leaks | N
     beyond = 2.0 ** (int(jnp.finfo(R.dtype).maxexp) * 2 // 5)
     floor = jnp.where(eye == 1, 0, jnp.minimum(leaks.floor, beyond))
     squares = matmul(matmul(there**2, floor**2), back**2)
+    same = leaks.floor[order][:, order]  # what is too small for a square is not zero
     return Leaks(
         sample,
-        jnp.sqrt(squares),
+        jnp.maximum(jnp.sqrt(squares), same),
         leaks.variance[order] + jnp.diagonal(squares),
         leaks.doubt[order],
     )
@@ -317,7 +321,9 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     # What was taken for annihilated may be as large as its doubt, or next to nothing.
     doubt = jnp.max(leaks.doubt)
     error = jnp.where(exponents <= doubt + _NEAR, jnp.inf, error)
-    lost = jnp.sum(leaks.doubt > ABSENT)
+    is_lost = ~is_alive[:, None] & ~is_alive[None, :] & ~jnp.eye(N, dtype=bool)
+    is_lost = jnp.any(is_lost & (leaks.floor > 0), axis=0) | (leaks.doubt > ABSENT)
+    lost = jnp.sum(is_lost)
     rank = jnp.sum(is_alive)
     is_certain = jnp.arange(N) >= rank + lost
     of_lost = jnp.where(is_certain, 0, jnp.inf)

@@ -35,7 +35,7 @@ from vgjax._linalg import (
     varying_like,
     without_derivative_if,
 )
-from vgjax.products._elimination import ABSENT, eliminated
+from vgjax.products._elimination import ABSENT, eliminated, sizes_of_products
 from vgjax.products._leaks import (
     Leaks,
     Transport,
@@ -183,7 +183,7 @@ def multiply(left: GradedProduct, right: GradedProduct) -> GradedProduct:
     between = matmul(middle, right.left)
     finite = jnp.all(jnp.isfinite(between)) & jnp.all(jnp.isfinite(right.right))
     between = jnp.where(finite, between, 0)
-    sums = matmul(jnp.abs(middle), jnp.abs(right.left))
+    sums = sizes_of_products(middle, right.left, matmul)
     above, below = _present(left.exponents), _present(right.exponents)
     found = eliminated(between, sums, above, below)
     above, below = above[found.rows], below[found.columns]
@@ -504,7 +504,7 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         left, factor, dropped, unit, is_there, leaks, lost = carry
         basis, exponents, doubted = basis_and_exponents
         image = matmul(factor, basis)
-        sums = matmul(jnp.abs(factor) + dropped, jnp.abs(basis))
+        sums = sizes_of_products(jnp.abs(factor) + dropped, basis, matmul)
         at = jnp.where(is_there, unit, ABSENT)
         found = eliminated(image, sums, at, exponents)
         rows, columns = found.rows, found.columns
