@@ -348,9 +348,9 @@ def balanced(product: GradedProduct) -> GradedProduct:
 def orthogonal(product: GradedProduct) -> tuple[Array, Array, GradedProduct]:
     """Q, orthogonal, R of ``left = Q R``, and P with ``Q @ P`` for the same product.
 
-    The left factor of P is the identity, and P has no leaks. For reading only: reflections put eps
-    times the whole into entries that are zero or tiny, which is harmless now and may
-    grow with what is pushed later.
+    The left factor of P is the identity, and P has no leaks. For reading only:
+    reflections put eps times the whole into entries that are zero or tiny, which is
+    harmless now and may grow with what is pushed later.
     """
     Q, R = qr(product.left)
     exponents, M = _scaled_triangle(R, product.exponents)
