@@ -65,11 +65,11 @@ def problem(seed, dtype):
     return [jnp.asarray(a, dtype) for a in (W, h, x)]
 
 
-def numbers_of(found):
-    """The values of a record, not its errors, which are small with any weights."""
-    if isinstance(found, vgjax.products.Spectrum):
-        found = found.log_singular_values
-    return np.asarray(jax.tree.leaves(found)[-1])
+def compared(result):
+    """The last array of a result; of a spectrum the values: errors are always small."""
+    if isinstance(result, vgjax.products.Spectrum):
+        result = result.log_singular_values
+    return np.asarray(jax.tree.leaves(result)[-1])
 
 
 @pytest.mark.parametrize("kind", MAKE)
@@ -82,7 +82,7 @@ def test_new_weights_of_the_same_shape_are_not_compiled_again(kind, dtype, toler
         with compilations() as again:
             second = measure(step, h, x)
         assert again == []
-        assert np.abs(numbers_of(first) - numbers_of(second)).max() > 0.01
+        assert np.abs(compared(first) - compared(second)).max() > 0.01
     expected = jnp.tanh(W @ h + x[0])
     found = vgjax.rollout(MAKE[kind](W), h, x)
     tol = tolerance(1e-14, 1e-6)

@@ -48,11 +48,11 @@ def jacobian_spectrum(
 
     Returns:
       `Spectrum` with R = T // every rows: steps (R,), log_singular_values (R, N) in
-      nats, descending, log_abs_det (R,) in nats, and error (R, N): within so many nats
-      lies the truth for these Jacobians. Where the rounding of this computation decides
-      a value, its error is inf, and one RuntimeWarning says so. What a step annihilates
-      reads -inf for good, with error 0 where that is certain, and inf where rounding
-      decides it. From the step on whose Jacobian has a NaN or an infinity, everything
+      nats, descending, log_abs_det (R,) in nats, and error (R, N), an estimate in nats
+      of how far each value is from the truth for these Jacobians. Where the rounding of
+      this computation decides a value, its error is inf, and one RuntimeWarning says
+      so. What a step annihilates reads -inf for good, with error 0 where that is
+      certain, and inf where rounding decides it. From the step on whose Jacobian has a NaN or an infinity, everything
       reads NaN.
 
     Raises:

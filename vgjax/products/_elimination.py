@@ -108,9 +108,10 @@ def eliminated(
 def sizes_of_products(
     a: Array, b: Array, multiplied: Callable[[Array, Array], Array]
 ) -> Array:
-    """``multiplied(|a|, |b|)``, and so much that it counts where all of it underflows.
+    """``multiplied(|a|, |b|)``, positive wherever two nonzero factors met.
 
-    Else what is too small for a float would pass for a zero that is exact.
+    Where all products underflow each counts as tiny / eps, so that eps times the sum is
+    still a normal float. Otherwise the entry would pass for an exact zero.
     """
     sums = multiplied(jnp.abs(a), jnp.abs(b))
     terms = multiplied((a != 0).astype(a.dtype), (b != 0).astype(a.dtype))

@@ -1,15 +1,16 @@
 r"""What the rounding of a product's factors may have done to its singular values.
 
-The exact product is ``left (I + F) diag(2^e) right`` for some F, the *leaks*: F[i, j]
-is how much of direction i rounding put into direction j, times 2^(e_i - e_j). A push
+The exact product is ``left (I + F) diag(2^e) right`` for some F, the *leaks*: of
+direction i a share F[i, j] 2^(e_j - e_i) is what rounding took from direction j. A push
 ``matrix left = left' U`` turns it, exactly, into
 
     F' = U F U^-1 + L^-1 dM U^-1,    |dM| <= eps (|matrix| |left| + |L| |U|),
 
 for dM is the backward error of one product and one LU factorisation (Higham, Accuracy
 and Stability of Numerical Algorithms (2002), theorem 9.3). So F is carried along as a
-sample: with dM of random signs, taken from the bits of the sums, so that a
-step that repeats rounds alike and a call always finds the same. One sample has N^2
+sample: new leaks have the root mean square size of L^-1 dM U^-1 and signs from the bits
+of these sizes, so that a step that repeats rounds alike and a call always finds the
+same. It is read in an orthogonal frame (`in_frame`). One sample has N^2
 entries, and says for each pair of directions whether the noise of one, which may have
 been eps when it was small, has grown to be what the other is made of.
 
@@ -36,10 +37,10 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
-from vgjax.products._elimination import ABSENT, Elimination
+from vgjax.products._elimination import ABSENT, Elimination, sizes_of_products
 
-# Times what a rounding of typical size does. With it none of the 130,112 values of
-# scripts/bench --errors is off by more than its error.
+# Errors are so many times the effect of a typical rounding. With 3, scripts/bench
+# --errors finds no float64 value of 130,112 off by more than its error.
 _SAFETY = 3.0
 # Of the noise: four times the root mean square of the terms of each entry.
 _NOISE = 4.0
@@ -51,7 +52,7 @@ _HIDDEN = 100.0
 _MIXING = 8
 # Directions within so many bits of each other share what is on their diagonals.
 _NEAR = 3
-# Triangles beyond so many columns are halved.
+# Larger triangles are inverted by halves: LAPACK solves for one column at a time.
 _BLOCK = 64
 
 
@@ -67,8 +68,8 @@ class Leaks(NamedTuple):
 class Transport(NamedTuple):
     """How a push turns leaks, rows in units of 2^row and columns of 2^column."""
 
-    upper: Array  # (N, N) upper triangle, its diagonal near one
-    inverse: Array  # (N, N) of `upper`
+    upper: Array  # (N, N) upper triangle, its diagonal near one, or 0 past the rank
+    inverse: Array  # (N, N) of `upper`, with ones for these zeros
     new: Array  # (N, N) a sample of new leaks
     variance: Array  # (N,) of its diagonal
     row: Array  # (N,) int32
@@ -121,8 +122,10 @@ def carried(
     # What chance hides in the sample moves the diagonal, too.
     hidden = jnp.tril(jnp.maximum(floor**2 - sample**2, 0), -1)
     hidden = jnp.sum(matmul(upper**2, hidden) * inverse.T**2, axis=1)
+    # A row of zeros, past the rank, has no leaks but new ones.
     pivots = jnp.diagonal(upper)
-    floor = floor * jnp.abs(pivots[:, None] / pivots[None, :])
+    undone = jnp.where(pivots == 0, 1, pivots)
+    floor = floor * jnp.abs(pivots[:, None] / undone[None, :])
     # Directions of like size mix, and ratios of their pivots grow without end.
     exponents = exponents[columns]
     is_near = jnp.abs(exponents[:, None] - exponents[None, :]) <= _MIXING
@@ -131,8 +134,9 @@ def carried(
     floor = jnp.maximum(floor, jnp.abs(new))
     back = _ratios(row, upper.dtype)
     floor = _times(floor, back)
-    # What has faded below the range of floats is no zero that is exact.
-    least = jnp.where(before > 0, float(jnp.finfo(floor.dtype).tiny), 0)
+    # A leak that faded below the range of floats is not an exact zero.
+    is_there = (before > 0) & (pivots != 0)[:, None]
+    least = jnp.where(is_there, float(jnp.finfo(floor.dtype).tiny), 0)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
     return Leaks(
         _times(turned + new, back),
@@ -154,6 +158,23 @@ def rebased(leaks: Leaks | None, L: Array) -> Leaks | None:
     return leaks._replace(sample=_within(sample), floor=_within(floor))
 
 
+def of_right(leaks: Leaks | None, R: Array) -> Leaks | None:
+    """Leaks once the right factor is rounded, ``right.T = Q R``.
+
+    That moves every value by eps times the condition of R, here largest column times
+    largest row of the inverse. It is near one unless matrices far from normal were
+    multiplied since the right factor was last diagonal.
+    """
+    if leaks is None:
+        return None
+    R = regular(jax.lax.stop_gradient(R))
+    largest = jnp.max(jnp.sum(R**2, axis=0)) * jnp.max(
+        jnp.sum(_inverse(R) ** 2, axis=1)
+    )
+    eps = float(jnp.finfo(R.dtype).eps)
+    return leaks._replace(variance=leaks.variance + (_NOISE * eps) ** 2 * largest)
+
+
 def in_frame(leaks: Leaks | None, R: Array, order: Array, L: Array) -> Leaks | None:
     """Leaks of ``Q R (I + F) ...`` as those of ``Q[:, order] L (I + F') ...``.
 
@@ -169,14 +190,14 @@ def in_frame(leaks: Leaks | None, R: Array, order: Array, L: Array) -> Leaks | N
     there = _within(matmul(undo, R[order]))
     back = _within(matmul(_inverse(R)[:, order], L))
     sample = _within(matmul(_within(matmul(there, leaks.sample)), back))
-    # Far beyond what decides, and yet sums of the squares are floats.
+    # So large that it is undecided, so small that its square is finite. The noise of
+    # the diagonal is in the variance.
     beyond = 2.0 ** (int(jnp.finfo(R.dtype).maxexp) * 2 // 5)
     floor = jnp.where(eye == 1, 0, jnp.minimum(leaks.floor, beyond))
     squares = matmul(matmul(there**2, floor**2), back**2)
-    same = leaks.floor[order][:, order]  # what is too small for a square is not zero
     return Leaks(
         sample,
-        jnp.maximum(jnp.sqrt(squares), same),
+        jnp.sqrt(squares),
         leaks.variance[order] + jnp.diagonal(squares),
         leaks.doubt[order],
     )
@@ -208,7 +229,6 @@ def of_factorisation(
     eps, upper = float(jnp.finfo(upper.dtype).eps), _within(upper)
     # Of the squares: a sum of N roundings is no N times as large as one.
     sums = matmul(lower**2, upper**2) + matmul(matrix**2, basis**2)
-    upper = regular(upper)
     inverse, new, variance = _new(_unit_inverse(lower), upper, sums, eps)
     doubt = doubt[columns]
     doubt = jnp.where(doubt > ABSENT, doubt + column + row, ABSENT)
@@ -225,7 +245,7 @@ def of_elimination(
     """
     by_row = -size[:, None]
     by = _ratios(-size, upper.dtype)
-    eps, upper = float(jnp.finfo(upper.dtype).eps), _within(regular(upper))
+    eps, upper = float(jnp.finfo(upper.dtype).eps), _within(upper)
     lower = _times(found.lower, by)
     before = _times(before[found.rows][:, found.rows], by)
     sums = _within(scaled(found.sums, by_row))
@@ -247,7 +267,7 @@ def _new(
     `undo` is the inverse of the lower triangle, `squares` are those of the sizes that
     the entries of the product of both were made from.
     """
-    inverse = _inverse(upper)
+    inverse = _inverse(regular(upper))
     # Signs come last: else the noise of one row may cancel that of another like it.
     sizes = jnp.sqrt(_within(matmul(undo**2, squares)))
     noise = _NOISE * eps * _signed(sizes)
@@ -257,16 +277,26 @@ def _new(
 
 
 def doubt_of(
-    found: Elimination, row_exponents: Array, column_exponents: Array, lost: Array
+    found: Elimination,
+    row_exponents: Array,
+    column_exponents: Array,
+    lost: Array,
+    leaked: Array,
 ) -> Array:
     """(N,) int32, below what power of two each direction is that counts as lost.
 
     `lost`, (N,), is that of rows that were lost before. Columns that were come with
-    their doubt for an exponent.
+    their doubt for an exponent. `leaked`, (N, N), is how much of the columns may be
+    that of others, of what is gone, too: of a column of zeros that may be all.
     """
     rows, columns = row_exponents[found.rows], column_exponents[found.columns]
     noise = roundoff(len(rows), found.sums.dtype) * found.sums
     size = jnp.maximum(jnp.abs(found.rest), noise)
+    is_rest = ~found.is_pivot[:, None] & ~found.is_pivot[None, :]
+    leaked = leaked[found.columns][:, found.columns]
+    size = size + _within(
+        sizes_of_products(jnp.where(is_rest, size, 0), leaked, matmul)
+    )
     # What was made of zeros alone is zero.
     size = jnp.where(size > 0, exponent(size) + 1 + rows[:, None], ABSENT)
     size = jnp.where(rows[:, None] > ABSENT, size, ABSENT)
@@ -277,10 +307,10 @@ def doubt_of(
 
 
 def dropped_by(found: Elimination) -> Array:
-    """(N, N) what was taken for zero past the rank, by the round-off that it is.
+    """(N, N) sizes of which eps is what was taken for zero past the rank.
 
-    A row of zeros hides it from the next product, in which it may be all that a small
-    direction has.
+    To be added to those of the next product: the zero rows hide it, and a small
+    direction may consist of nothing else.
     """
     is_rest = ~found.is_pivot[:, None] & ~found.is_pivot[None, :]
     eps = float(jnp.finfo(found.sums.dtype).eps)
@@ -308,9 +338,11 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     eta = _SAFETY * (own + 3 * N**0.5 * eps)
     eta = eta + jnp.sum(both * jnp.minimum(near, 1), axis=1)
     eta = eta + jnp.sum(size**2, axis=1) + jnp.sum(size**2, axis=0)
-    # Of a direction that is made of noise as little may be left as one likes, and what
-    # of it leaks into a smaller one is all that there is.
-    is_noise = (eta >= _LARGEST) & is_alive
+    # Values are sorted, so those of like size may have swapped directions.
+    eta = jnp.max(jnp.where(jnp.abs(gap) <= _NEAR, eta[None, :], 0), axis=1)
+    # An undecided direction may be arbitrarily small. A smaller one that it leaks into
+    # may then consist of that leak alone, and is undecided, too.
+    is_noise = ~(eta < _LARGEST) & is_alive  # not >=, or a NaN would pass for decided
     is_below = is_before(N).T & (size > 0)
     eta = jnp.where(jnp.any(is_below & is_noise[None, :], axis=1), jnp.inf, eta)
     error = -jnp.log1p(-jnp.minimum(eta, _LARGEST))
@@ -320,9 +352,7 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     # What was taken for annihilated may be as large as its doubt, or next to nothing.
     doubt = jnp.max(leaks.doubt)
     error = jnp.where(exponents <= doubt + _NEAR, jnp.inf, error)
-    is_lost = ~is_alive[:, None] & ~is_alive[None, :] & ~jnp.eye(N, dtype=bool)
-    is_lost = jnp.any(is_lost & (leaks.floor > 0), axis=0) | (leaks.doubt > ABSENT)
-    lost = jnp.sum(is_lost)
+    lost = jnp.sum(leaks.doubt > ABSENT)
     rank = jnp.sum(is_alive)
     is_certain = jnp.arange(N) >= rank + lost
     of_lost = jnp.where(is_certain, 0, jnp.inf)
@@ -352,7 +382,7 @@ def regular(upper: Array) -> Array:
 
 
 def _inverse(upper: Array) -> Array:
-    """Of an upper triangle, cut off; by halves, for LAPACK takes a column at a time."""
+    """Inverse of an upper triangle, cut off."""
 
     def inverse(U):
         N = len(U)

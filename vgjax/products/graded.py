@@ -8,9 +8,9 @@ adding them up is exact. They run from -2^29 to 2^29 bits, +-3.7e8 nats; where o
 them leaves this range every later singular value is NaN.
 
 What a rounding adds to `left` may grow with the directions that it leaks into, what it
-adds to `right` cannot. So the left factor is made by elimination, which rounds every
-entry by its own size, and parts that do not feed each other never mix; the right one
-may be rotated.
+adds to `right` moves no value by more than eps times the condition of `right`. So the
+left factor is made by elimination, which rounds every entry by its own size, and parts
+that do not feed each other never mix; the right one may be rotated.
 """
 
 from typing import NamedTuple
@@ -45,6 +45,7 @@ from vgjax.products._leaks import (
     no_leaks,
     of_elimination,
     of_factorisation,
+    of_right,
     rebased,
     reordered,
 )
@@ -340,7 +341,7 @@ def balanced(product: GradedProduct) -> GradedProduct:
         right=jnp.where(alive[:, None], eye, 0),
         rotation=None if rotation is None else matmul(rotation, Q),
         age=jnp.zeros_like(product.age),
-        leaks=rebased(product.leaks, L),
+        leaks=rebased(of_right(product.leaks, R), L),
     )
     return varying_like(product, L)
 
@@ -502,8 +503,9 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
 
     def stage(carry, basis_and_exponents):
         left, factor, dropped, unit, is_there, leaks, lost = carry
-        basis, exponents, doubted = basis_and_exponents
+        basis, exponents, doubted, leaked = basis_and_exponents
         image = matmul(factor, basis)
+        # What the last elimination dropped is zero in `factor`; here it is noise.
         sums = sizes_of_products(jnp.abs(factor) + dropped, basis, matmul)
         at = jnp.where(is_there, unit, ABSENT)
         found = eliminated(image, sums, at, exponents)
@@ -518,7 +520,7 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         seen = None
         if known is not None:
             triangle, inverse, *leaks = of_elimination(found, upper, size, *leaks)
-            leaks, lost = tuple(leaks), doubt_of(found, at, doubted, lost)
+            leaks, lost = tuple(leaks), doubt_of(found, at, doubted, lost, leaked)
             seen = triangle, inverse
         factor = jnp.zeros_like(upper).at[:, columns].set(upper)
         dropped = scaled(dropped_by(found), -size[:, None])
@@ -527,17 +529,20 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         carry = (left, factor, dropped, unit, found.is_pivot, leaks, lost)
         return carry, (columns, seen)
 
-    eye = jnp.eye(N, dtype=matrix.dtype)
+    eye, nothing = jnp.eye(N, dtype=matrix.dtype), jnp.zeros_like(matrix)
     level, exponents = jnp.zeros(N, jnp.int32), _present(product.exponents)
-    leaks, lost, doubted = (), None, exponents
+    leaks, lost, doubted, leaked = (), None, exponents, nothing
     if known is not None:
+        leaked = jnp.maximum(jnp.abs(known.sample), known.floor)
         none = no_leaks(N, matrix.dtype)
         leaks, lost = (none.sample, none.variance), none.doubt
         doubted = jnp.maximum(exponents, known.doubt)
-    nothing = jnp.zeros_like(matrix)
     start = (eye, matrix, nothing, level, jnp.ones(N, bool), leaks, lost)
     # The matrix itself, then its product with the basis: one loop, compiled once.
-    stages = ((eye, level, level), (product.left, exponents, doubted))
+    stages = (
+        (eye, level, level, nothing),
+        (product.left, exponents, doubted, leaked),
+    )
     stages = jax.tree.map(lambda *both: jnp.stack(both), *stages)
     start, stages = varying_like((start, stages), matrix, product)
     carry, (columns, seen) = jax.lax.scan(stage, start, stages)

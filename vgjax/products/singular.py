@@ -19,7 +19,7 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
-from vgjax.products._leaks import Leaks, in_frame
+from vgjax.products._leaks import Leaks, in_frame, of_right
 from vgjax.products.graded import (
     GradedProduct,
     balanced,
@@ -145,17 +145,16 @@ def vectors_of(product: GradedProduct) -> tuple[Array, Array]:
 def couplings(
     product: GradedProduct, *, all_alive: bool = False
 ) -> tuple[Couplings, Leaks | None]:
-    """Reduce a product to what its singular values depend on.
-
-    And put its leaks in the order of its directions, largest first.
-    """
+    """Return the couplings and the leaks, both in the frame of L, largest first."""
     leaks = product.leaks
     _, R, product = orthogonal(product)
     order = descending(product.exponents)
     product = by_size(product)
     alive = None if all_alive else is_alive(product)
-    L = lower_factor(product, qr(product.right.T)[1], alive)
-    return _couplings(product, L, alive), in_frame(leaks, R, order, L)
+    _, R_of_right = qr(product.right.T)
+    L = lower_factor(product, R_of_right, alive)
+    leaks = of_right(in_frame(leaks, R, order, L), R_of_right)
+    return _couplings(product, L, alive), leaks
 
 
 def _couplings(product: GradedProduct, L: Array, alive: Array | None) -> Couplings:
