@@ -52,8 +52,8 @@ def jacobian_spectrum(
       of how far each value is from the truth for these Jacobians. Where the rounding of
       this computation decides a value, its error is inf, and one RuntimeWarning says
       so. What a step annihilates reads -inf for good, with error 0 where that is
-      certain, and inf where rounding decides it. From the step on whose Jacobian has a NaN or an infinity, everything
-      reads NaN.
+      certain, and inf where rounding decides it. From the step on whose Jacobian has a
+      NaN or an infinity, everything reads NaN.
 
     Raises:
       ValueError: as `vgjax.rollout` does; `every` outside 1..T; `dtype` is float64
