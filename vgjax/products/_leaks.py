@@ -116,13 +116,16 @@ def carried(
         return None
     sample, before, variance, _ = reordered(leaks, columns)
     upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
+    # What is past the rank only for all that is known keeps what leaks into it; a row
+    # that is zero for certain has no leaks but new ones.
+    is_doubted = (jnp.diagonal(upper) == 0) & (doubt > ABSENT)
+    upper = upper + jnp.diag(is_doubted.astype(upper.dtype))
     by = _ratios(column, upper.dtype)
     sample, floor = _times(sample, by), _times(before, by)
     turned = _within(matmul(matmul(upper, sample), inverse))
     # What chance hides in the sample moves the diagonal, too.
     hidden = jnp.tril(jnp.maximum(floor**2 - sample**2, 0), -1)
     hidden = jnp.sum(matmul(upper**2, hidden) * inverse.T**2, axis=1)
-    # A row of zeros, past the rank, has no leaks but new ones.
     pivots = jnp.diagonal(upper)
     undone = jnp.where(pivots == 0, 1, pivots)
     floor = floor * jnp.abs(pivots[:, None] / undone[None, :])
@@ -161,18 +164,16 @@ def rebased(leaks: Leaks | None, L: Array) -> Leaks | None:
 def of_right(leaks: Leaks | None, R: Array) -> Leaks | None:
     """Leaks once the right factor is rounded, ``right.T = Q R``.
 
-    That moves every value by eps times the condition of R, here largest column times
-    largest row of the inverse. It is near one unless matrices far from normal were
-    multiplied since the right factor was last diagonal.
+    Row j of it is off by eps of its length, and value i by as much as the inverse of R
+    makes of that. It is eps unless matrices far from normal were multiplied since the
+    right factor was last diagonal. Directions are in descending order.
     """
     if leaks is None:
         return None
     R = regular(jax.lax.stop_gradient(R))
-    largest = jnp.max(jnp.sum(R**2, axis=0)) * jnp.max(
-        jnp.sum(_inverse(R) ** 2, axis=1)
-    )
-    eps = float(jnp.finfo(R.dtype).eps)
-    return leaks._replace(variance=leaks.variance + (_NOISE * eps) ** 2 * largest)
+    moved = matmul(jnp.sum(R**2, axis=0), _inverse(R) ** 2)
+    moved = (_NOISE * float(jnp.finfo(R.dtype).eps)) ** 2 * moved
+    return leaks._replace(variance=leaks.variance + moved)
 
 
 def in_frame(leaks: Leaks | None, R: Array, order: Array, L: Array) -> Leaks | None:
