@@ -95,7 +95,7 @@ def product_spectrum(
       itself (the leaks of `vgjax/products/_leaks.py`), and grows where the product
       grows; an error is what it may have done by then. That is an estimate and no
       proof; `scripts/bench --errors` holds it to the truth for 130,000 values of 512
-      networks: none was off by more in float64, one of 22,400 in float32. Undecided are
+      networks: none was off by more in float64, five of 22,400 in float32. Undecided are
       above all directions that fell by 1/eps, 36 nats (float32: 16), below others and
       overtake them later, and what these leak into below.
 
