@@ -77,7 +77,7 @@ def report(toy, truth):
 
 def errors(toy, truth):
     start()
-    # Undecided values are counted here.
+    # The table counts undecided values; a warning a record would bury it.
     warnings.filterwarnings(
         "ignore", "[0-9]+ of [0-9]+ log singular values", RuntimeWarning
     )

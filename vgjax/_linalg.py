@@ -253,12 +253,17 @@ def _lu_rule(primals, tangents):
     (matrix,), (change,) = primals, tangents
     packed, rows = _lu(matrix)
     L, U = unpacked(packed)
-    regular = U + jnp.diag((jnp.diagonal(U) == 0).astype(U.dtype))
+    U = regular(U)
     solve = jax.lax.linalg.triangular_solve
-    along = solve(regular, change[rows.astype(jnp.int32)])  # change U^-1
+    along = solve(U, change[rows.astype(jnp.int32)])  # change U^-1
     along = solve(L, along, left_side=True, lower=True, unit_diagonal=True)
-    change = matmul(L, jnp.tril(along, -1)) + matmul(jnp.triu(along), regular)
+    change = matmul(L, jnp.tril(along, -1)) + matmul(jnp.triu(along), U)
     return (packed, rows), (change, 0 * rows)
+
+
+def regular(upper: Array) -> Array:
+    """The same upper triangle with ones for the zeros on its diagonal."""
+    return upper + jnp.diag((jnp.diagonal(upper) == 0).astype(upper.dtype))
 
 
 def unpacked(packed: Array) -> tuple[Array, Array]:

@@ -31,6 +31,11 @@ class Elimination(NamedTuple):
     rest: Array  # (N, N) in that order, what is left where there is no pivot
     sums: Array  # (N, N) in that order, of the sizes that each entry was made from
 
+    @property
+    def is_rest(self) -> Array:
+        """(N, N), which entries lie past the rank, in their row and their column."""
+        return ~self.is_pivot[:, None] & ~self.is_pivot[None, :]
+
 
 def eliminated(
     matrix: Array, sums: Array, row_exponents: Array, column_exponents: Array
@@ -100,21 +105,20 @@ def eliminated(
     eye = jnp.eye(N, dtype=A.dtype)
     lower = jnp.where(is_pivot[None, :], jnp.tril(A, -1), 0) + eye
     upper = jnp.where(is_pivot[:, None], jnp.triu(A), 0)
-    is_rest = ~is_pivot[:, None] & ~is_pivot[None, :]
-    rest = jnp.where(is_rest, A, 0)
-    return Elimination(lower, upper, rows, columns, is_pivot, rest, sums)
+    found = Elimination(lower, upper, rows, columns, is_pivot, A, sums)
+    return found._replace(rest=jnp.where(found.is_rest, A, 0))
 
 
 def sizes_of_products(
-    a: Array, b: Array, multiplied: Callable[[Array, Array], Array]
+    a: Array, b: Array, multiply: Callable[[Array, Array], Array]
 ) -> Array:
-    """``multiplied(|a|, |b|)``, positive wherever two nonzero factors met.
+    """``multiply(|a|, |b|)``, positive wherever two nonzero factors met.
 
     Where all products underflow each counts as tiny / eps, so that eps times the sum is
     still a normal float. Otherwise the entry would pass for an exact zero.
     """
-    sums = multiplied(jnp.abs(a), jnp.abs(b))
-    terms = multiplied((a != 0).astype(a.dtype), (b != 0).astype(a.dtype))
+    sums = multiply(jnp.abs(a), jnp.abs(b))
+    terms = multiply((a != 0).astype(a.dtype), (b != 0).astype(a.dtype))
     info = jnp.finfo(a.dtype)
     least = terms * (float(info.tiny) / float(info.eps))
     return jnp.where(sums == 0, least, sums)

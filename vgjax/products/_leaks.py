@@ -33,6 +33,7 @@ from vgjax._linalg import (
     is_before,
     matmul,
     power_of_two,
+    regular,
     roundoff,
     scaled,
     varying_like,
@@ -50,7 +51,7 @@ _LARGEST = 0.1
 _HIDDEN = 100.0
 # Directions within so many bits of each other turn into one another.
 _MIXING = 8
-# Directions within so many bits of each other share what is on their diagonals.
+# Directions within so many bits of each other share their errors.
 _NEAR = 3
 # Larger triangles are inverted by halves: LAPACK solves for one column at a time.
 _BLOCK = 64
@@ -114,35 +115,35 @@ def carried(
     """
     if leaks is None or transport is None:
         return None
-    sample, before, variance, _ = reordered(leaks, columns)
+    sample, floor_before, variance, _ = reordered(leaks, columns)
     upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
     # What is past the rank only for all that is known keeps what leaks into it; a row
     # that is zero for certain has no leaks but new ones.
     is_doubted = (jnp.diagonal(upper) == 0) & (doubt > ABSENT)
     upper = upper + jnp.diag(is_doubted.astype(upper.dtype))
     by = _ratios(column, upper.dtype)
-    sample, floor = _times(sample, by), _times(before, by)
+    sample, floor = _times(sample, by), _times(floor_before, by)
     turned = _within(matmul(matmul(upper, sample), inverse))
     # What chance hides in the sample moves the diagonal, too.
     hidden = jnp.tril(jnp.maximum(floor**2 - sample**2, 0), -1)
     hidden = jnp.sum(matmul(upper**2, hidden) * inverse.T**2, axis=1)
     pivots = jnp.diagonal(upper)
-    undone = jnp.where(pivots == 0, 1, pivots)
-    floor = floor * jnp.abs(pivots[:, None] / undone[None, :])
+    divisors = jnp.where(pivots == 0, 1, pivots)
+    floor = floor * jnp.abs(pivots[:, None] / divisors[None, :])
     # Directions of like size mix, and ratios of their pivots grow without end.
     exponents = exponents[columns]
     is_near = jnp.abs(exponents[:, None] - exponents[None, :]) <= _MIXING
     most = jnp.where(is_near, _HIDDEN * jnp.abs(turned + new), jnp.inf)
     floor = jnp.minimum(floor, most)
     floor = jnp.maximum(floor, jnp.abs(new))
-    back = _ratios(row, upper.dtype)
-    floor = _times(floor, back)
+    in_one_unit = _ratios(row, upper.dtype)
+    floor = _times(floor, in_one_unit)
     # A leak that faded below the range of floats is not an exact zero.
-    is_there = (before > 0) & (pivots != 0)[:, None]
+    is_there = (floor_before > 0) & (pivots != 0)[:, None]
     least = jnp.where(is_there, float(jnp.finfo(floor.dtype).tiny), 0)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
     return Leaks(
-        _times(turned + new, back),
+        _times(turned + new, in_one_unit),
         jnp.maximum(floor, least.astype(floor.dtype)),
         variance + jnp.maximum(moved**2, own) + hidden,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
@@ -179,23 +180,22 @@ def of_right(leaks: Leaks | None, R: Array) -> Leaks | None:
 def in_frame(leaks: Leaks | None, R: Array, order: Array, L: Array) -> Leaks | None:
     """Leaks of ``Q R (I + F) ...`` as those of ``Q[:, order] L (I + F') ...``.
 
-    Q is orthogonal. The columns of Q R are not at right angles, nor are the rows to the
-    right of F: what of one leaks into another changes its length by itself then, not by
-    its square.
+    Q is orthogonal. The columns of Q R are not, nor are the rows to the right of F. In
+    such a frame a leak changes the length of another direction to first order, in an
+    orthogonal one to second order.
     """
     if leaks is None:
         return None
     R, L = jax.lax.stop_gradient((regular(R), L))
     eye = jnp.eye(len(R), dtype=R.dtype)
-    undo = jax.lax.linalg.triangular_solve(L, eye, left_side=True, lower=True)
-    there = _within(matmul(undo, R[order]))
-    back = _within(matmul(_inverse(R)[:, order], L))
-    sample = _within(matmul(_within(matmul(there, leaks.sample)), back))
+    forward = _within(matmul(_inverse_of_lower(L), R[order]))
+    backward = _within(matmul(_inverse(R)[:, order], L))
+    sample = _within(matmul(_within(matmul(forward, leaks.sample)), backward))
     # So large that it is undecided, so small that its square is finite. The noise of
     # the diagonal is in the variance.
     beyond = 2.0 ** (int(jnp.finfo(R.dtype).maxexp) * 2 // 5)
     floor = jnp.where(eye == 1, 0, jnp.minimum(leaks.floor, beyond))
-    squares = matmul(matmul(there**2, floor**2), back**2)
+    squares = matmul(matmul(forward**2, floor**2), backward**2)
     return Leaks(
         sample,
         jnp.sqrt(squares),
@@ -230,7 +230,7 @@ def of_factorisation(
     eps, upper = float(jnp.finfo(upper.dtype).eps), _within(upper)
     # Of the squares: a sum of N roundings is no N times as large as one.
     sums = matmul(lower**2, upper**2) + matmul(matrix**2, basis**2)
-    inverse, new, variance = _new(_unit_inverse(lower), upper, sums, eps)
+    inverse, new, variance = _new(_inverse_of_lower(lower), upper, sums, eps)
     doubt = doubt[columns]
     doubt = jnp.where(doubt > ABSENT, doubt + column + row, ABSENT)
     return Transport(upper, inverse, new, variance, row, column, doubt)
@@ -250,27 +250,27 @@ def of_elimination(
     lower = _times(found.lower, by)
     before = _times(before[found.rows][:, found.rows], by)
     sums = _within(scaled(found.sums, by_row))
-    undo = _unit_inverse(lower)
-    inverse, new, own = _new(undo, upper, sums**2, eps)
+    lower_inverse = _inverse_of_lower(lower)
+    inverse, new, own = _new(lower_inverse, upper, sums**2, eps)
     # lower (I + new) upper = (I + before) lower upper.
-    turned = _within(matmul(undo, matmul(before, lower)))
+    turned = _within(matmul(lower_inverse, matmul(before, lower)))
     # Without its diagonal, which is in the variance.
     off = jnp.where(jnp.eye(len(lower), dtype=bool), 0, before)
-    moved = jnp.sum(matmul(undo**2, off**2) * lower.T**2, axis=1)
+    moved = jnp.sum(matmul(lower_inverse**2, off**2) * lower.T**2, axis=1)
     return upper, inverse, turned + new, variance[found.rows] + own + moved
 
 
 def _new(
-    undo: Array, upper: Array, squares: Array, eps: float
+    lower_inverse: Array, upper: Array, squares: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """Inverse of the upper triangle, a sample of new leaks and its variance.
 
-    `undo` is the inverse of the lower triangle, `squares` are those of the sizes that
-    the entries of the product of both were made from.
+    `squares`, (N, N), are those of the sizes of what was summed up in the entries of
+    ``lower @ upper``.
     """
     inverse = _inverse(regular(upper))
     # Signs come last: else the noise of one row may cancel that of another like it.
-    sizes = jnp.sqrt(_within(matmul(undo**2, squares)))
+    sizes = jnp.sqrt(_within(matmul(lower_inverse**2, squares)))
     noise = _NOISE * eps * _signed(sizes)
     # Where chance cancels what the sample sums up, the sum of squares has it.
     variance = jnp.sum((noise * inverse.T) ** 2, axis=1) + len(upper) * eps**2
@@ -293,10 +293,9 @@ def doubt_of(
     rows, columns = row_exponents[found.rows], column_exponents[found.columns]
     noise = roundoff(len(rows), found.sums.dtype) * found.sums
     size = jnp.maximum(jnp.abs(found.rest), noise)
-    is_rest = ~found.is_pivot[:, None] & ~found.is_pivot[None, :]
     leaked = leaked[found.columns][:, found.columns]
     size = size + _within(
-        sizes_of_products(jnp.where(is_rest, size, 0), leaked, matmul)
+        sizes_of_products(jnp.where(found.is_rest, size, 0), leaked, matmul)
     )
     # What was made of zeros alone is zero.
     size = jnp.where(size > 0, exponent(size) + 1 + rows[:, None], ABSENT)
@@ -313,9 +312,8 @@ def dropped_by(found: Elimination) -> Array:
     To be added to those of the next product: the zero rows hide it, and a small
     direction may consist of nothing else.
     """
-    is_rest = ~found.is_pivot[:, None] & ~found.is_pivot[None, :]
     eps = float(jnp.finfo(found.sums.dtype).eps)
-    return jnp.where(is_rest, jnp.abs(found.rest) / eps + found.sums, 0)
+    return jnp.where(found.is_rest, jnp.abs(found.rest) / eps + found.sums, 0)
 
 
 def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
@@ -326,11 +324,14 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     N, eps = len(values), float(jnp.finfo(values.dtype).eps)
     is_alive = exponents > ABSENT // 2
     gap = exponents[:, None] - exponents[None, :]
+    # Leaks, relative to the direction that they enter.
     off = ~jnp.eye(N, dtype=bool) & is_alive[None, :]
     size = jnp.maximum(jnp.abs(leaks.sample), leaks.floor)
     # Column j counts less in a row of larger scale.
     size = jnp.where(off, size * power_of_two(jnp.minimum(-gap, 0), values.dtype), 0)
     size = _SAFETY * size
+
+    # The diagonal, directions of like size, and the squares of all others.
     both = jnp.maximum(size, size.T)
     near = power_of_two(_NEAR - jnp.abs(gap), values.dtype)
     own = jnp.maximum(jnp.abs(jnp.diagonal(leaks.sample)), jnp.sqrt(leaks.variance))
@@ -339,6 +340,7 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     eta = _SAFETY * (own + 3 * N**0.5 * eps)
     eta = eta + jnp.sum(both * jnp.minimum(near, 1), axis=1)
     eta = eta + jnp.sum(size**2, axis=1) + jnp.sum(size**2, axis=0)
+
     # Values are sorted, so those of like size may have swapped directions.
     eta = jnp.max(jnp.where(jnp.abs(gap) <= _NEAR, eta[None, :], 0), axis=1)
     # An undecided direction may be arbitrarily small. A smaller one that it leaks into
@@ -346,6 +348,8 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     is_noise = ~(eta < _LARGEST) & is_alive  # not >=, or a NaN would pass for decided
     is_below = is_before(N).T & (size > 0)
     eta = jnp.where(jnp.any(is_below & is_noise[None, :], axis=1), jnp.inf, eta)
+
+    # In nats.
     error = -jnp.log1p(-jnp.minimum(eta, _LARGEST))
     error = error + 4 * eps * jnp.abs(values)
     error = jnp.where(eta < _LARGEST, error, jnp.inf)
@@ -377,11 +381,6 @@ def _exponents_of(upper: Array) -> Array:
     return jnp.where(pivots == 0, 0, exponent(pivots))
 
 
-def regular(upper: Array) -> Array:
-    """The same with ones for zeros on its diagonal."""
-    return upper + jnp.diag((jnp.diagonal(upper) == 0).astype(upper.dtype))
-
-
 def _inverse(upper: Array) -> Array:
     """Inverse of an upper triangle, cut off."""
 
@@ -400,7 +399,8 @@ def _inverse(upper: Array) -> Array:
     return _within(inverse(upper))
 
 
-def _unit_inverse(lower: Array) -> Array:
+def _inverse_of_lower(lower: Array) -> Array:
+    """Inverse of a lower triangle, cut off."""
     return _inverse(lower.T).T
 
 
