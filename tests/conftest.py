@@ -25,11 +25,12 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "float64: makes sense in 64-bit mode only")
+    config.addinivalue_line("markers", "once: the same in both precisions")
     config.addinivalue_line("markers", "optimised: is about numbers as XLA makes them")
 
 
 def pytest_collection_modifyitems(config, items):
-    refused = {"float64"} if FLOAT32 else set()
+    refused = {"float64", "once"} if FLOAT32 else set()
     refused |= set() if OPTIMISED or FLOAT32 else {"optimised"}
     kept = [item for item in items if not any(map(item.get_closest_marker, refused))]
     config.hook.pytest_deselected(items=[i for i in items if i not in kept])

@@ -21,6 +21,8 @@ import vgjax
 from vgjax import _programs, cells
 from vgjax._keys import fingerprint
 
+pytestmark = pytest.mark.once
+
 GAIN = 1.0
 TABLE = {"gains": [1.0, 1.0]}
 SETTINGS = types.ModuleType("settings_of_a_user")

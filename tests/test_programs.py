@@ -11,6 +11,8 @@ from jax.scipy.sparse.linalg import gmres
 from vgjax._programs import traced
 from vgjax.activations import gelu, tanh
 
+pytestmark = pytest.mark.once
+
 ONES = np.ones(3, np.float32)
 
 

@@ -231,6 +231,7 @@ def working_memory(T, N, dtype, measure=vgjax.jacobian_spectrum, **options):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.once
 def test_working_memory_does_not_grow_with_the_number_of_steps(dtype):
     N, bytes_of_one = 6, np.dtype(dtype).itemsize
     short, long = (working_memory(T, N, dtype, every=T) for T in (100, 10_000))

@@ -12,6 +12,8 @@ from flax import linen, nnx
 import vgjax
 from vgjax import cells
 
+pytestmark = pytest.mark.once
+
 MATRIX = np.array([[0.9, 0.4], [-0.3, 0.5]])
 
 

@@ -274,6 +274,7 @@ def test_jacobians_follow_a_clock_and_leave_it_out(clock_and_state, dtype):
     np.testing.assert_array_equal(by_input, np.stack([np.eye(2)] * 3))
 
 
+@pytest.mark.once
 def test_spectra_follow_a_clock_both_ways(clock_and_state, dtype):
     given = (ticking, clock_and_state, jnp.zeros((4, 2), dtype))
     forward = vgjax.jacobian_spectrum(*given).log_singular_values[:, 0]

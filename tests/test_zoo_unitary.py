@@ -249,6 +249,7 @@ def test_attention_only_moves_its_cache_one_place_on(attention):
     np.testing.assert_array_equal(np.sort(sigma), [0] * 8 + [1] * 16)
 
 
+@pytest.mark.slow
 def test_attention_remembers_exactly_until_the_window_ends(attention):
     cell, inputs = attention
     found = vgjax.jacobian_spectrum(cell, cell.initialize_carry(), inputs)

@@ -118,6 +118,7 @@ def test_what_is_annihilated_reads_minus_infinity_and_completes_the_bases(
     np.testing.assert_allclose(left[1, :4], 0, atol=tol)
 
 
+@pytest.mark.slow
 def test_chain_of_pushes_agrees_with_the_product_spectrum(dtype, tolerance):
     chain = jnp.asarray(systems.tanh_chain(4, 6, 1.5, 35), dtype)
     spectrum = products.product_spectrum(chain)

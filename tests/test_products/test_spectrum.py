@@ -316,6 +316,7 @@ def test_newest_factor_stands_on_the_left(dtype):
     np.testing.assert_allclose(found[1], last_two, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_same_answer_under_jit_and_vmap(dtype, tolerance):
     chains = np.stack([systems.tanh_chain(s, 5, 8.0, 30) for s in (1, 2, 3)])
     chains[1, 10, :, 2] = chains[1, 10, :, 3]

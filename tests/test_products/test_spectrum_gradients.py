@@ -28,6 +28,7 @@ def test_derivative_of_a_singular_value_is_that_of_the_product(dtype, tolerance)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row_of_zeros", [0, 2])
 def test_gradient_beside_minus_infinity_is_that_of_the_product(
     row_of_zeros, dtype, tolerance
@@ -64,6 +65,7 @@ def test_gradient_of_one_singular_factor_is_known_on_paper(dtype):
     np.testing.assert_array_equal(grad(W, lambda s: s.log_abs_det[0]), 0)
 
 
+@pytest.mark.slow
 def test_gradient_of_pushes_is_nan_and_not_wrong_after_an_annihilation(dtype):
     chain = systems.gaussian_chain(2, 3, 4)
     chain[1, 1] = 0
@@ -80,6 +82,7 @@ def test_gradient_of_pushes_is_nan_and_not_wrong_after_an_annihilation(dtype):
     assert np.isfinite(grad(jnp.asarray(chain[:2], dtype))).all()
 
 
+@pytest.mark.slow
 def test_gradient_of_log_abs_det_is_zero_in_every_singular_factor(dtype):
     chain = systems.gaussian_chain(3, 4, 3)
     chain[0] = np.outer(chain[0, 0], chain[0, 1]) + np.outer(chain[0, 2], chain[0, 3])

@@ -35,6 +35,7 @@ CHAINS = {
 
 
 # Without a product kept between records; with one, and balanced on the way.
+@pytest.mark.optimised
 @pytest.mark.parametrize("every", [1, 20])
 @pytest.mark.parametrize(
     "name",

@@ -10,6 +10,8 @@ import pytest
 import vgjax
 from vgjax import products
 
+pytestmark = pytest.mark.once
+
 # One direction fades by 2^-100, then the other by 2^-300: where they cross rounding has
 # taken over, for they are not aligned with the axes.
 ANGLE = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
