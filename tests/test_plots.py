@@ -149,6 +149,19 @@ def test_finite_errors_are_a_band_about_their_values():
     assert len(lines(ax, "-")) == 3
 
 
+def test_the_lines_of_a_fan_have_their_bands():
+    spectrum = straight(np.linspace(1, -1, 30))
+    off = np.full((20, 30), 0.01)
+    off[:, -1] = 3.0
+    fan = len(plots.spectrum(spectrum).collections)
+    ax = plots.spectrum(spectrum._replace(error=off))
+    assert len(ax.collections) == fan + 1
+    vertices = ax.collections[-1].get_paths()[0].vertices
+    for place in [(20, -23), (20, -17)]:
+        assert np.isclose(vertices, place).all(axis=1).any()
+    assert "± error" in legend_of(ax)
+
+
 def test_the_band_of_one_record_is_seen():
     spectrum = made([[1.0, 0.0]])._replace(error=np.array([[0.5, 0.0]]))
     ax = plots.spectrum(spectrum)

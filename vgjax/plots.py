@@ -50,7 +50,7 @@ def spectrum(
 
     Where the error of a value is infinite, so that rounding decides it, its line is
     dotted, with hollow markers, and the legend says how many there are and from which
-    step on. Of up to 16 values, finite errors are a band, if above 0.1 nats somewhere.
+    step on. Finite errors are a band about each line, if above 0.1 nats somewhere.
 
     Args:
       spectrum: R records of N values; those that are NaN are left out, and so are
@@ -94,6 +94,7 @@ def spectrum(
         _fan(ax, steps, values, f"{label}: all, 80 %, 50 %{lost}")
         shown, hollow = _summary(values), _summary(values, is_undecided) == 1
         solid = np.where(hollow, np.nan, shown)
+        _bands(ax, steps, shown, _summary(values, error))
         for (role, marker), line in zip(_ROLES.items(), solid.T, strict=True):
             every = max(1, len(steps) // 8)
             dots = {"marker": marker, "markevery": every, "markeredgecolor": "0.2"}

@@ -393,7 +393,14 @@ def test_traced_factors_are_refused(function):
         jax.jit(lambda A: function([A, A])[0])(CHAIN[0].astype(np.float32))
 
 
-def test_traced_options_are_refused():
-    for name in ("radius", "limit"):
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (products.certified_spectrum, ["every", "reverse", "radius", "limit"]),
+        (products.sensitivity, ["every", "reverse", "copies", "limit"]),
+    ],
+)
+def test_traced_options_are_refused(function, names):
+    for name in names:
         with pytest.raises(TypeError, match=f"`{name}` must be concrete"):
-            jax.jit(lambda x, n=name: products.certified_spectrum(CHAIN, **{n: x}))(1.0)
+            jax.jit(lambda x, n=name: function(CHAIN, **{n: x}))(1)

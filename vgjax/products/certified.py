@@ -97,7 +97,14 @@ def certified_spectrum(
       >>> bool(spectrum.radius.max() < 1e-12)
       True
     """
-    refuse_traced("certified_spectrum", matrices=matrices, radius=radius, limit=limit)
+    refuse_traced(
+        "certified_spectrum",
+        matrices=matrices,
+        every=every,
+        reverse=reverse,
+        radius=radius,
+        limit=limit,
+    )
     values, _ = concrete(matrices)
     every = _checks.whole(every, "every", 1, len(values))
     if _checks.flag(reverse, "reverse"):

@@ -63,7 +63,14 @@ def sensitivity(
       >>> bool(moved[0] < 1e-15), bool(moved[1] > 0.05)
       (True, True)
     """
-    refuse_traced("sensitivity", matrices=matrices, limit=limit)
+    refuse_traced(
+        "sensitivity",
+        matrices=matrices,
+        every=every,
+        reverse=reverse,
+        copies=copies,
+        limit=limit,
+    )
     values, digits = concrete(matrices)
     T, N, _ = values.shape
     every = _checks.whole(every, "every", 1, T)
