@@ -6,9 +6,11 @@ Jacobians are complex steps, so that nothing cancels and what is zero is exactly
 
 # ruff: noqa: ARG001 - all steps take the same arguments, and few need all of them
 
+import json
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import balls
@@ -41,6 +43,7 @@ class Recipe(NamedTuple):
     T: int
 
 
+DATA = Path(__file__).parent / "data"
 INPUTS = 2
 
 # Multiples of 16, so that a run has 16 evenly spaced records.
@@ -84,7 +87,7 @@ def recipes() -> list[Recipe]:
                 listed += [_recipe(f, 8, 0, driver, _of_trained) for f in _TRAINED]
         if sizes == (4,):
             listed += _chains()
-    return listed
+    return listed + _paper_chains() + _stored()
 
 
 def _recipe(family, N, gain, driver, make, T=None):
@@ -399,6 +402,73 @@ def _chains():
     listed.append(_recipe("tanh chain", 16, 1.2, "none", _tanh_chain))
     listed.append(_recipe("gaussian", 16, 1, "none", _gaussian))
     return listed
+
+
+def _paper_chains():
+    """Recipes of chains whose values are known on paper."""
+    return [
+        _recipe("shear", 2, 1, "none", _shear, 208),
+        _recipe("cat map", 2, 1, "none", _cat_map),
+        _recipe("rank one", 4, 1, "none", _rank_one, 96),
+        _recipe("near-orthogonal", 16, 0.99, "none", _near_orthogonal, 1008),
+        _recipe("triangular", 4, 1, "none", _triangular),
+        _recipe("times exp(300)", 6, 300, "none", _shifted, 48),
+        _recipe("times exp(-300)", 6, -300, "none", _shifted, 48),
+    ]
+
+
+def _shear(recipe, T):
+    return np.repeat([[[0.9, 5.0], [0.0, 0.9]]], T, 0)
+
+
+def _cat_map(recipe, T):
+    return np.repeat([[[2.0, 1.0], [1.0, 1.0]]], T, 0)
+
+
+def _rank_one(recipe, T):
+    return np.repeat([np.outer([1.0, -2, 3, 0], [2.0, 1, 1, 5])], T, 0)
+
+
+def _near_orthogonal(recipe, T):
+    rng = np.random.default_rng(recipe.seed)
+    return recipe.gain * np.array([systems.orthogonal(rng, recipe.N) for _ in range(T)])
+
+
+def _triangular(recipe, T):
+    step = np.diag([1.01, 0.97, 0.9, 0.8]) + np.diag([0.3, -0.2, 0.4], 1)
+    return np.repeat([step], T, 0)
+
+
+def _shifted(recipe, T):
+    chain = systems.tanh_chain(recipe.seed, recipe.N, 1.2, T)
+    chain[20] *= np.exp(recipe.gain)
+    return chain
+
+
+def _stored():
+    """Recipes of networks that the first development versions had wrong."""
+    listed = []
+    for path in sorted(DATA.glob("*.npz")):
+        with np.load(path) as case:
+            about = json.loads(str(case["info"]))
+        family, driver = about["family"].split()[0], about["driver"].replace("_", ", ")
+        make = partial(_read, path)
+        listed.append(
+            _recipe(
+                f"stored {family}",
+                about["N"],
+                about["gain"],
+                driver,
+                make,
+                about["T"] // 16 * 16,
+            )
+        )
+    return listed
+
+
+def _read(path, recipe, T):
+    with np.load(path) as case:
+        return case["jacobians"][:T]
 
 
 def _telescoping(recipe, T):
