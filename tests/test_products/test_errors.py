@@ -3,7 +3,10 @@
 A sample of them: small, of few steps, forward and in reverse.
 """
 
+from functools import partial
+
 import balls
+import jax
 import jax.numpy as jnp
 import networks
 import numpy as np
@@ -39,7 +42,10 @@ def held(chain, every, *, reverse=False):
     truth = balls.log_singular_values(factors, steps)
     truth = np.array([truth[t] for t in steps])
     value = np.asarray(found.log_singular_values, float)
-    error = np.asarray(found.error, float)
+    return within(value, truth, np.asarray(found.error, float))
+
+
+def within(value, truth, error):
     with np.errstate(invalid="ignore"):  # both -inf is right
         off = np.where(value == truth, 0, np.abs(value - truth))
     return (off <= error) | np.isposinf(error)
@@ -55,16 +61,66 @@ def test_no_value_is_off_by_more_than_its_error(reverse, dtype):
         assert is_held.all(), f"{case}: {is_held}"
 
 
+# The same in float32, where entries underflow or are cut off.
+IN_FLOAT32 = {
+    "an underflow that comes back": ("clockwork", 5, 4, "strong, quiet", True, 403),
+    "noise far above its row": ("lstm", 3, 6, "strong, quiet", False, 31),
+}
+
+
+def named(family, gain, N, driver, reverse, t):
+    """The first t factors of a network."""
+    wanted = family, gain, N, driver
+    (recipe,) = (
+        r for r in networks.recipes() if (r.family, r.gain, r.N, r.driver) == wanted
+    )
+    chain = networks.network(recipe).jacobians
+    return balls.reverse(chain)[:t] if reverse else chain[:t]
+
+
 @pytest.mark.float64
 @pytest.mark.parametrize("name", ONCE_TOO_SMALL)
 def test_errors_that_were_too_small_hold(name):
-    *wanted, reverse, t = ONCE_TOO_SMALL[name]
-    (recipe,) = (
-        r for r in networks.recipes() if [r.family, r.gain, r.N, r.driver] == wanted
-    )
-    chain = networks.network(recipe).jacobians
-    chain = balls.reverse(chain)[:t] if reverse else chain[:t]
-    assert held(chain, t).all()
+    chain = named(*ONCE_TOO_SMALL[name])
+    assert held(chain, len(chain)).all()
+
+
+@pytest.mark.float64
+@pytest.mark.slow
+def test_kept_products_of_networks_are_within_their_errors():
+    for path in sorted(networks.DATA.glob("*.npz")):
+        with np.load(path) as case:
+            steps, truth, chain = (
+                case[name] for name in ("steps", "log_singular_values", "jacobians")
+            )
+        every = len(chain) // 4  # two programs for all
+        found = products.product_spectrum(jnp.asarray(chain), every=every)
+        rows = steps // every - 1
+        value, error = (
+            np.asarray(found.log_singular_values)[rows],
+            np.asarray(found.error)[rows],
+        )
+        assert within(value, truth, error).all(), path.stem
+
+
+@pytest.mark.parametrize("name", IN_FLOAT32)
+def test_errors_that_were_too_small_in_float32_hold(name):
+    chain = named(*IN_FLOAT32[name]).astype(np.float32)
+    chain[np.abs(chain) < np.finfo(chain.dtype).tiny] = 0
+    assert held(chain, len(chain)).all()
+
+
+def test_the_same_call_gives_the_same_error(dtype, tolerance):
+    network = SAMPLE[0]
+    chain = jnp.asarray(network.jacobians[:40], dtype)
+    ask = partial(products.product_spectrum, every=10)
+    once = ask(chain).error
+    assert np.isfinite(once).any()
+    batch = jax.vmap(ask)(jnp.stack([chain, 2 * chain, chain]))
+    np.testing.assert_array_equal(ask(chain).error, once)
+    # XLA rounds another program otherwise.
+    for again in (jax.jit(ask)(chain).error, *batch.error[::2]):
+        np.testing.assert_allclose(again, once, rtol=tolerance(1e-12, 1e-4))
 
 
 def test_errors_count_the_condition_of_the_right_factor(dtype):

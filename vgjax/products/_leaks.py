@@ -46,7 +46,7 @@ _SAFETY = 3.0
 # Of the noise: four times the root mean square of the terms of each entry.
 _NOISE = 4.0
 # Beyond it the squares of what is left out count, too, and nothing is said.
-_LARGEST = 0.1
+_LARGEST = 0.5
 # By how much chance may make a leak of the sample too small.
 _HIDDEN = 100.0
 # Directions within so many bits of each other turn into one another.
@@ -54,7 +54,7 @@ _MIXING = 8
 # Directions within so many bits of each other share their errors.
 _NEAR = 3
 # Larger triangles are inverted by halves: LAPACK solves for one column at a time.
-_BLOCK = 64
+_BLOCK = 16
 
 
 class Leaks(NamedTuple):
@@ -76,6 +76,14 @@ class Transport(NamedTuple):
     row: Array  # (N,) int32
     column: Array  # (N,) int32
     doubt: Array  # (N,) int32, that of the leaks from now on
+
+
+class Roundings(NamedTuple):
+    """What the eliminations of one push have rounded, rows in the order of the last."""
+
+    sample: Array  # (N, N) of leaks
+    variance: Array  # (N,) of their diagonal
+    unseen: Array  # (N, N) sizes of which eps is noise that is no leak
 
 
 def no_leaks(N: int, dtype: jnp.dtype) -> Leaks:
@@ -117,34 +125,32 @@ def carried(
         return None
     sample, floor_before, variance, _ = reordered(leaks, columns)
     upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
-    # What is past the rank only for all that is known keeps what leaks into it; a row
-    # that is zero for certain has no leaks but new ones.
-    is_doubted = (jnp.diagonal(upper) == 0) & (doubt > ABSENT)
-    upper = upper + jnp.diag(is_doubted.astype(upper.dtype))
     by = _ratios(column, upper.dtype)
     sample, floor = _times(sample, by), _times(floor_before, by)
     turned = _within(matmul(matmul(upper, sample), inverse))
     # What chance hides in the sample moves the diagonal, too.
-    hidden = jnp.tril(jnp.maximum(floor**2 - sample**2, 0), -1)
-    hidden = jnp.sum(matmul(upper**2, hidden) * inverse.T**2, axis=1)
-    pivots = jnp.diagonal(upper)
+    hidden = jnp.tril(jnp.maximum(_squared(floor) - _squared(sample), 0), -1)
+    hidden = jnp.sum(_finite(_squared(upper), hidden) * _squared(inverse.T), axis=1)
+    exponents, pivots = exponents[columns], jnp.diagonal(upper)
     divisors = jnp.where(pivots == 0, 1, pivots)
     floor = floor * jnp.abs(pivots[:, None] / divisors[None, :])
     # Directions of like size mix, and ratios of their pivots grow without end.
-    exponents = exponents[columns]
     is_near = jnp.abs(exponents[:, None] - exponents[None, :]) <= _MIXING
     most = jnp.where(is_near, _HIDDEN * jnp.abs(turned + new), jnp.inf)
     floor = jnp.minimum(floor, most)
     floor = jnp.maximum(floor, jnp.abs(new))
     in_one_unit = _ratios(row, upper.dtype)
     floor = _times(floor, in_one_unit)
-    # A leak that faded below the range of floats is not an exact zero.
     is_there = (floor_before > 0) & (pivots != 0)[:, None]
-    least = jnp.where(is_there, float(jnp.finfo(floor.dtype).tiny), 0)
+    # What was annihilated may come back with any matrix, and with what leaked into it.
+    is_gone = exponents < ABSENT // 2
+    comes_back = jnp.any((upper != 0) & is_gone[None, :], axis=1)
+    came = jnp.any((floor_before > 0) & is_gone[:, None], axis=0)
+    is_there = is_there | (comes_back[:, None] & came[None, :])
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
     return Leaks(
         _times(turned + new, in_one_unit),
-        jnp.maximum(floor, least.astype(floor.dtype)),
+        _not_lost(floor, is_there),
         variance + jnp.maximum(moved**2, own) + hidden,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
     )
@@ -158,8 +164,9 @@ def rebased(leaks: Leaks | None, L: Array) -> Leaks | None:
     solve = jax.lax.linalg.triangular_solve
     sample = solve(L, matmul(leaks.sample, L), left_side=True, lower=True)
     diagonal = jnp.abs(jnp.diagonal(L))
-    floor = leaks.floor * diagonal[None, :] / diagonal[:, None]
-    return leaks._replace(sample=_within(sample), floor=_within(floor))
+    floor = _within(leaks.floor * diagonal[None, :] / diagonal[:, None])
+    floor = _not_lost(floor, leaks.floor > 0)
+    return leaks._replace(sample=_within(sample), floor=floor)
 
 
 def of_right(leaks: Leaks | None, R: Array) -> Leaks | None:
@@ -195,7 +202,7 @@ def in_frame(leaks: Leaks | None, R: Array, order: Array, L: Array) -> Leaks | N
     # the diagonal is in the variance.
     beyond = 2.0 ** (int(jnp.finfo(R.dtype).maxexp) * 2 // 5)
     floor = jnp.where(eye == 1, 0, jnp.minimum(leaks.floor, beyond))
-    squares = matmul(matmul(forward**2, floor**2), backward**2)
+    squares = _finite(_finite(forward**2, floor**2), backward**2)
     return Leaks(
         sample,
         jnp.sqrt(squares),
@@ -229,35 +236,64 @@ def of_factorisation(
     basis = _within(scaled(basis, away - grown[None, :]))[:, columns]
     eps, upper = float(jnp.finfo(upper.dtype).eps), _within(upper)
     # Of the squares: a sum of N roundings is no N times as large as one.
-    sums = matmul(lower**2, upper**2) + matmul(matrix**2, basis**2)
+    sums = matmul(_squared(lower), _squared(upper))
+    sums = sums + matmul(_squared(matrix), _squared(basis))
     inverse, new, variance = _new(_inverse_of_lower(lower), upper, sums, eps)
     doubt = doubt[columns]
     doubt = jnp.where(doubt > ABSENT, doubt + column + row, ABSENT)
     return Transport(upper, inverse, new, variance, row, column, doubt)
 
 
+def unit_of_rows(
+    found: Elimination, pivots: Array, largest: Array, before: Array
+) -> Array:
+    """(N,) units of the rows of a triangle, powers of two, in which leaks are floats.
+
+    Those of its pivots, but no smaller than what cuts off the roundings of `largest`,
+    the sizes of what is in a row, and the leaks `before` the elimination.
+    """
+    reach = int(jnp.finfo(before.dtype).maxexp) // 2 - 14
+    units = jnp.maximum(pivots, largest - reach)
+    before = before[found.rows][:, found.rows]
+    is_there = (before != 0) & ~jnp.eye(len(before), dtype=bool)
+    known = jnp.where(is_there, exponent(before) + units[None, :], ABSENT)
+    return jnp.maximum(units, jnp.max(known, axis=1) - reach)
+
+
 def of_elimination(
-    found: Elimination, upper: Array, size: Array, before: Array, variance: Array
-) -> tuple[Array, Array, Array, Array]:
-    """The upper triangle, its inverse, leaks of the matrix and their variance.
+    found: Elimination, upper: Array, size: Array, before: Roundings
+) -> tuple[Array, Array, Roundings]:
+    """The upper triangle, its inverse and the roundings, with those before.
 
     Those `before` are of the matrix that is eliminated, and its rows. `upper` has the
-    rows in units of 2^size, and so have the leaks.
+    rows in units of 2^size, and so have all results. What is rounded in columns past
+    the rank is no leak, for no row of the triangle makes it: it is `unseen`, and noise
+    of the next product.
     """
     by_row = -size[:, None]
     by = _ratios(-size, upper.dtype)
     eps, upper = float(jnp.finfo(upper.dtype).eps), _within(upper)
     lower = _times(found.lower, by)
-    before = _times(before[found.rows][:, found.rows], by)
-    sums = _within(scaled(found.sums, by_row))
+    known = _times(before.sample[found.rows][:, found.rows], by)
+    unseen = before.unseen[found.rows][:, found.columns]
+    sums = _within(scaled(found.sums + unseen, by_row))
     lower_inverse = _inverse_of_lower(lower)
-    inverse, new, own = _new(lower_inverse, upper, sums**2, eps)
-    # lower (I + new) upper = (I + before) lower upper.
-    turned = _within(matmul(lower_inverse, matmul(before, lower)))
+    inverse, new, own = _new(lower_inverse, upper, _squared(sums), eps)
+    # lower (I + new) upper = (I + known) lower upper.
+    turned = _within(matmul(lower_inverse, matmul(known, lower)))
     # Without its diagonal, which is in the variance.
-    off = jnp.where(jnp.eye(len(lower), dtype=bool), 0, before)
-    moved = jnp.sum(matmul(lower_inverse**2, off**2) * lower.T**2, axis=1)
-    return upper, inverse, turned + new, variance[found.rows] + own + moved
+    off = jnp.where(jnp.eye(len(lower), dtype=bool), 0, known)
+    moved = _finite(_squared(lower_inverse), _squared(off)) * _squared(lower.T)
+    variance = before.variance[found.rows] + own + jnp.sum(moved, axis=1)
+    # What is past the rank has no pivot, but carries leaks on: as much as it may be.
+    noise = roundoff(len(upper), upper.dtype) * sums
+    rest = scaled(found.rest, by_row)
+    rest = jnp.where(jnp.abs(rest) < noise, noise, rest)
+    whole = _within(upper + jnp.where(found.is_rest, rest, 0))
+    unseen = jnp.sqrt(_finite(_squared(lower_inverse), _squared(sums)))
+    unseen = jnp.where(found.is_pivot[None, :], 0, unseen)
+    unseen = jnp.zeros_like(unseen).at[:, found.columns].set(unseen)
+    return whole, inverse, Roundings(turned + new, variance, unseen)
 
 
 def _new(
@@ -269,12 +305,14 @@ def _new(
     ``lower @ upper``.
     """
     inverse = _inverse(regular(upper))
-    # Signs come last: else the noise of one row may cancel that of another like it.
-    sizes = jnp.sqrt(_within(matmul(lower_inverse**2, squares)))
-    noise = _NOISE * eps * _signed(sizes)
-    # Where chance cancels what the sample sums up, the sum of squares has it.
-    variance = jnp.sum((noise * inverse.T) ** 2, axis=1) + len(upper) * eps**2
-    return inverse, _within(matmul(noise, inverse)), variance
+    # Signs come last: else the noise of an entry may cancel that of another by chance,
+    # which the true roundings need not do.
+    squares = matmul(_squared(lower_inverse), squares)
+    squares = _multipliable(squares, squares)
+    sizes = _within(jnp.sqrt(matmul(squares, _squared(inverse))))
+    sizes = _NOISE * eps * sizes
+    variance = jnp.diagonal(sizes) ** 2 + len(upper) * eps**2
+    return inverse, _signed(sizes), variance
 
 
 def doubt_of(
@@ -336,6 +374,7 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     near = power_of_two(_NEAR - jnp.abs(gap), values.dtype)
     own = jnp.maximum(jnp.abs(jnp.diagonal(leaks.sample)), jnp.sqrt(leaks.variance))
     own = jnp.where(is_alive, own, 0)
+    own = jnp.where(jnp.isnan(own), jnp.inf, own)  # jnp.max may pass NaN over
     own = jnp.max(jnp.where(jnp.abs(gap) <= _NEAR, own[None, :], 0), axis=1)
     eta = _SAFETY * (own + 3 * N**0.5 * eps)
     eta = eta + jnp.sum(both * jnp.minimum(near, 1), axis=1)
@@ -404,14 +443,39 @@ def _inverse_of_lower(lower: Array) -> Array:
     return _inverse(lower.T).T
 
 
+def _not_lost(floor: Array, is_there: Array) -> Array:
+    """A leak that faded below the range of floats is not an exact zero."""
+    tiny = jnp.asarray(jnp.finfo(floor.dtype).tiny, floor.dtype)
+    return jnp.where(is_there, jnp.maximum(floor, tiny), floor)
+
+
 def _times(x: Array, ratios: Array) -> Array:
     return _within(x * ratios)
 
 
 def _within(x: Array) -> Array:
-    """Cut off far beyond what decides, at what has a square; NaN as beyond it."""
+    """Cut off far beyond what decides, where products are floats; NaN as beyond it."""
     beyond = 2.0 ** (int(jnp.finfo(x.dtype).maxexp) // 2 - 4)
     return jnp.clip(jnp.where(jnp.isnan(x), beyond, x), -beyond, beyond)
+
+
+def _squared(x: Array) -> Array:
+    return _multipliable(x**2, x)
+
+
+def _multipliable(squares: Array, of: Array) -> Array:
+    """Squares, no smaller than what has a product with another, unless `of` is zero.
+
+    What underflows in a product of two entries that are not zero is noise, too.
+    """
+    info = jnp.finfo(squares.dtype)
+    least, most = 2.0 ** (info.minexp // 2), 2.0 ** (int(info.maxexp) - 8)
+    return jnp.where(of == 0, 0, jnp.clip(squares, least, most))
+
+
+def _finite(a: Array, b: Array) -> Array:
+    """Product of squares: what is beyond all floats times zero would be NaN."""
+    return jnp.minimum(matmul(a, b), 2.0 ** (int(jnp.finfo(a.dtype).maxexp) - 8))
 
 
 def _signed(sizes: Array) -> Array:

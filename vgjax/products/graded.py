@@ -38,6 +38,7 @@ from vgjax._linalg import (
 from vgjax.products._elimination import ABSENT, eliminated, sizes_of_products
 from vgjax.products._leaks import (
     Leaks,
+    Roundings,
     Transport,
     carried,
     doubt_of,
@@ -48,6 +49,7 @@ from vgjax.products._leaks import (
     of_right,
     rebased,
     reordered,
+    unit_of_rows,
 )
 
 # Pushes between two balancings, which keep `right` near a diagonal. Without them the
@@ -502,7 +504,7 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     N, known = len(matrix), product.leaks
 
     def stage(carry, basis_and_exponents):
-        left, factor, dropped, unit, is_there, leaks, lost = carry
+        left, factor, dropped, unit, is_there, rounded, lost = carry
         basis, exponents, doubted, leaked = basis_and_exponents
         image = matmul(factor, basis)
         # What the last elimination dropped is zero in `factor`; here it is noise.
@@ -512,32 +514,36 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         rows, columns = found.rows, found.columns
         # Every row of the triangle near one, and its scale apart.
         largest = jnp.max(found.sums, axis=1)
-        size = jnp.where(largest == 0, 0, exponent(largest))
-        size = jnp.where(found.is_pivot, exponent(jnp.diagonal(found.upper)), size)
+        largest = jnp.where(largest == 0, 0, exponent(largest))
+        size = jnp.where(found.is_pivot, exponent(jnp.diagonal(found.upper)), largest)
+        if known is not None:
+            size = unit_of_rows(found, size, largest, rounded.sample)
         upper = scaled(found.upper, -size[:, None])
         lower = found.lower * gaps(at[rows], upper.dtype)
         left = matmul(left, jnp.zeros_like(lower).at[rows].set(lower))
         seen = None
         if known is not None:
-            triangle, inverse, *leaks = of_elimination(found, upper, size, *leaks)
-            leaks, lost = tuple(leaks), doubt_of(found, at, doubted, lost, leaked)
+            unseen = sizes_of_products(rounded.unseen, basis, matmul)
+            rounded = rounded._replace(unseen=unseen)
+            triangle, inverse, rounded = of_elimination(found, upper, size, rounded)
+            lost = doubt_of(found, at, doubted, lost, leaked)
             seen = triangle, inverse
         factor = jnp.zeros_like(upper).at[:, columns].set(upper)
         dropped = scaled(dropped_by(found), -size[:, None])
         dropped = jnp.zeros_like(upper).at[:, columns].set(dropped)
         unit = unit[rows] + size
-        carry = (left, factor, dropped, unit, found.is_pivot, leaks, lost)
+        carry = (left, factor, dropped, unit, found.is_pivot, rounded, lost)
         return carry, (columns, seen)
 
     eye, nothing = jnp.eye(N, dtype=matrix.dtype), jnp.zeros_like(matrix)
     level, exponents = jnp.zeros(N, jnp.int32), _present(product.exponents)
-    leaks, lost, doubted, leaked = (), None, exponents, nothing
+    rounded, lost, doubted, leaked = (), None, exponents, nothing
     if known is not None:
         leaked = jnp.maximum(jnp.abs(known.sample), known.floor)
         none = no_leaks(N, matrix.dtype)
-        leaks, lost = (none.sample, none.variance), none.doubt
+        rounded, lost = Roundings(none.sample, none.variance, nothing), none.doubt
         doubted = jnp.maximum(exponents, known.doubt)
-    start = (eye, matrix, nothing, level, jnp.ones(N, bool), leaks, lost)
+    start = (eye, matrix, nothing, level, jnp.ones(N, bool), rounded, lost)
     # The matrix itself, then its product with the basis: one loop, compiled once.
     stages = (
         (eye, level, level, nothing),
@@ -546,15 +552,15 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     stages = jax.tree.map(lambda *both: jnp.stack(both), *stages)
     start, stages = varying_like((start, stages), matrix, product)
     carry, (columns, seen) = jax.lax.scan(stage, start, stages)
-    left, upper, _, unit, is_there, leaks, lost = carry
+    left, upper, _, unit, is_there, rounded, lost = carry
     columns = columns[1]
     upper, scale = upper[:, columns], exponents[columns]
     there = is_there[:, None] & (scale > ABSENT)[None, :]
     M = jnp.where(there, _ratios(upper, scale, scale), 0)
     transport = None
     if seen is not None:
-        (_, triangle), (_, inverse) = seen
-        sample, variance = leaks
+        triangle, inverse = jax.tree.map(lambda both: both[1], seen)
+        sample, variance, _ = rounded
         transport = Transport(triangle, inverse, sample, variance, unit, level, lost)
     exponents = jnp.where(is_there, unit + scale, _ANNIHILATED)
     return _Factors(left, exponents, M, columns, transport)
