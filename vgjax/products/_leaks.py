@@ -469,7 +469,10 @@ def _multipliable(squares: Array, of: Array) -> Array:
     What underflows in a product of two entries that are not zero is noise, too.
     """
     info = jnp.finfo(squares.dtype)
-    least, most = 2.0 ** (info.minexp // 2), 2.0 ** (int(info.maxexp) - 8)
+    # In float64 so low that no saturated unit counts for more than it is; that both
+    # factors are so small is rare there.
+    lowest = info.minexp // 2 if squares.dtype == jnp.float32 else info.minexp * 4 // 5
+    least, most = 2.0**lowest, 2.0 ** (int(info.maxexp) - 8)
     return jnp.where(of == 0, 0, jnp.clip(squares, least, most))
 
 
