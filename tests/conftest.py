@@ -25,7 +25,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "float64: makes sense in 64-bit mode only")
-    config.addinivalue_line("markers", "once: the same in both precisions")
+    config.addinivalue_line("markers", "once: does not depend on the precision")
     config.addinivalue_line("markers", "optimised: is about numbers as XLA makes them")
 
 

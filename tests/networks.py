@@ -74,7 +74,10 @@ def network(recipe: Recipe, T: int | None = None) -> Network:
 
 
 def recipes() -> list[Recipe]:
-    """List every network before it is made, all families first and small ones first."""
+    """List every network before it is made, all families first and small ones first.
+
+    Then chains made by hand, and the stored ones.
+    """
     listed = []
     for sizes in ((4,), (8,), (2, 6, 12, 16, 24)):
         for turn in range(len(DRIVERS)):
@@ -87,7 +90,7 @@ def recipes() -> list[Recipe]:
                 listed += [_recipe(f, 8, 0, driver, _of_trained) for f in _TRAINED]
         if sizes == (4,):
             listed += _chains()
-    return listed + _paper_chains() + _stored()
+    return listed + _awkward_chains() + _stored()
 
 
 def _recipe(family, N, gain, driver, make, T=None):
@@ -404,8 +407,8 @@ def _chains():
     return listed
 
 
-def _paper_chains():
-    """Recipes of chains whose values are known on paper."""
+def _awkward_chains():
+    """Recipes of chains that repeat, lose rank, keep lengths or leave the scale."""
     return [
         _recipe("shear", 2, 1, "none", _shear, 208),
         _recipe("cat map", 2, 1, "none", _cat_map),
@@ -453,15 +456,11 @@ def _stored():
             about = json.loads(str(case["info"]))
         family, driver = about["family"].split()[0], about["driver"].replace("_", ", ")
         make = partial(_read, path)
+        # The last number of the name, for some have all else in common.
+        driver = f"{driver} {path.stem[-3:]}"
+        T = about["T"] // 16 * 16  # records of the bench are sixteenths
         listed.append(
-            _recipe(
-                f"stored {family}",
-                about["N"],
-                about["gain"],
-                driver,
-                make,
-                about["T"] // 16 * 16,
-            )
+            _recipe(f"stored {family}", about["N"], about["gain"], driver, make, T)
         )
     return listed
 

@@ -54,7 +54,7 @@ MEASURES = dict(
 for name in {names}:
     batch = jax.vmap(MEASURES[name])
     expected = jax.jit(batch)(W, x)
-    # All sizes of mesh where it is cheap: compiling is what this test costs.
+    # All sizes of mesh for the cheapest: compiling is what this test costs.
     for n in (1, 2, 4) if name == "rollout" else (4,):
         mesh = jax.make_mesh((n,), ("b",), axis_types=(AxisType.Auto,))
         over = PartitionSpec("b")

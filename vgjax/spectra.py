@@ -120,7 +120,7 @@ def growth_rates(spectrum: Spectrum, *, burn_in: int = 0) -> Rates:
       slope but no standard error (NaN); under `jit`, fewer than two after `burn_in`
       read NaN. A value that is NaN in a record used reads NaN. Where the error of a
       value is infinite in a record used, its standard error is inf, in all but the
-      last of these cases; where it is NaN, NaN.
+      last of these cases; where that error is NaN, so is the standard error.
 
     Raises:
       ValueError: `burn_in` is below 0, or fewer than two records lie after it.

@@ -61,7 +61,7 @@ def test_no_value_is_off_by_more_than_its_error(reverse, dtype):
         assert is_held.all(), f"{case}: {is_held}"
 
 
-# The same in float32, where entries underflow or are cut off.
+# Once too small in float32, where entries underflow or are cut off.
 IN_FLOAT32 = {
     "an underflow that comes back": ("clockwork", 5, 4, "strong, quiet", True, 403),
     "noise far above its row": ("lstm", 3, 6, "strong, quiet", False, 31),
@@ -87,8 +87,11 @@ def test_errors_that_were_too_small_hold(name):
 
 @pytest.mark.float64
 @pytest.mark.slow
-def test_kept_products_of_networks_are_within_their_errors():
-    for path in sorted(networks.DATA.glob("*.npz")):
+def test_stored_products_that_qr_had_wrong_are_within_their_errors():
+    paths = sorted(networks.DATA.glob("*.npz"))
+    assert len(paths) == 37
+    finite = []
+    for path in paths:
         with np.load(path) as case:
             steps, truth, chain = (
                 case[name] for name in ("steps", "log_singular_values", "jacobians")
@@ -96,11 +99,14 @@ def test_kept_products_of_networks_are_within_their_errors():
         every = len(chain) // 4  # two programs for all
         found = products.product_spectrum(jnp.asarray(chain), every=every)
         rows = steps // every - 1
+        np.testing.assert_array_equal(found.steps[rows], steps)
         value, error = (
             np.asarray(found.log_singular_values)[rows],
             np.asarray(found.error)[rows],
         )
         assert within(value, truth, error).all(), path.stem
+        finite.append(np.isfinite(error).mean())
+    assert np.mean(finite) > 0.9
 
 
 @pytest.mark.parametrize("name", IN_FLOAT32)
@@ -110,7 +116,7 @@ def test_errors_that_were_too_small_in_float32_hold(name):
     assert held(chain, len(chain)).all()
 
 
-def test_the_same_call_gives_the_same_error(dtype, tolerance):
+def test_errors_are_the_same_under_jit_and_vmap(dtype, tolerance):
     network = SAMPLE[0]
     chain = jnp.asarray(network.jacobians[:40], dtype)
     ask = partial(products.product_spectrum, every=10)

@@ -31,7 +31,7 @@ chains[2, 3, 1] = 0
 chains[3, 3] *= 1e-9 ** np.arange(4)
 for measure in (products.product_spectrum, vectors, slope):
     expected = jax.jit(jax.vmap(measure))(chains)
-    # Other sizes of mesh in tests/test_sharding.py: compiling is what this test costs.
+    # One size of mesh: compiling is what this test costs.
     mesh = jax.make_mesh((4,), ("b",), axis_types=(AxisType.Auto,))
     over = PartitionSpec("b")
     spread = jax.shard_map(jax.vmap(measure), mesh=mesh, in_specs=over, out_specs=over)

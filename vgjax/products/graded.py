@@ -512,12 +512,12 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         at = jnp.where(is_there, unit, ABSENT)
         found = eliminated(image, sums, at, exponents)
         rows, columns = found.rows, found.columns
-        # Every row of the triangle near one, and its scale apart.
+        # Scales of rows apart: pivots near one, or below where noise is larger.
         largest = jnp.max(found.sums, axis=1)
-        largest = jnp.where(largest == 0, 0, exponent(largest))
-        size = jnp.where(found.is_pivot, exponent(jnp.diagonal(found.upper)), largest)
+        of_sums = jnp.where(largest == 0, 0, exponent(largest))
+        size = jnp.where(found.is_pivot, exponent(jnp.diagonal(found.upper)), of_sums)
         if known is not None:
-            size = unit_of_rows(found, size, largest, rounded.sample)
+            size = unit_of_rows(found, size, of_sums, rounded.sample)
         upper = scaled(found.upper, -size[:, None])
         lower = found.lower * gaps(at[rows], upper.dtype)
         left = matmul(left, jnp.zeros_like(lower).at[rows].set(lower))
@@ -525,9 +525,9 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         if known is not None:
             unseen = sizes_of_products(rounded.unseen, basis, matmul)
             rounded = rounded._replace(unseen=unseen)
-            triangle, inverse, rounded = of_elimination(found, upper, size, rounded)
+            turn, inverse, rounded = of_elimination(found, upper, size, rounded)
             lost = doubt_of(found, at, doubted, lost, leaked)
-            seen = triangle, inverse
+            seen = turn, inverse
         factor = jnp.zeros_like(upper).at[:, columns].set(upper)
         dropped = scaled(dropped_by(found), -size[:, None])
         dropped = jnp.zeros_like(upper).at[:, columns].set(dropped)
@@ -559,9 +559,9 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     M = jnp.where(there, _ratios(upper, scale, scale), 0)
     transport = None
     if seen is not None:
-        triangle, inverse = jax.tree.map(lambda both: both[1], seen)
+        turn, inverse = jax.tree.map(lambda both: both[1], seen)
         sample, variance, _ = rounded
-        transport = Transport(triangle, inverse, sample, variance, unit, level, lost)
+        transport = Transport(turn, inverse, sample, variance, unit, level, lost)
     exponents = jnp.where(is_there, unit + scale, _ANNIHILATED)
     return _Factors(left, exponents, M, columns, transport)
 
