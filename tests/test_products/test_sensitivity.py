@@ -76,12 +76,20 @@ def test_more_copies_find_no_less():
         products.sensitivity(chain, copies=0)
 
 
-@pytest.mark.parametrize("path", DATA, ids=lambda path: path.stem)
+def measured_of(path):
+    """Nats, or None where nobody has measured it."""
+    return json.loads(str(np.load(path)["info"]))["moves_by_half_ulp"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in DATA if measured_of(path) is not None],
+    ids=lambda path: path.stem,
+)
 def test_kept_products_move_as_much_as_was_measured(path):
-    case = np.load(path)
+    case, measured = np.load(path), measured_of(path)
     every = int(np.gcd.reduce(case["steps"]))
     moved = products.sensitivity(case["jacobians"], every=every, copies=3).max()
     # Measured with other signs, and in float64, of values of a thousand nats.
-    measured = json.loads(str(case["info"]))["moves_by_half_ulp"]
     assert moved < 100 * measured
     assert moved > measured / 100 or measured < 1e-12
