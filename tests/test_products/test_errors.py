@@ -145,6 +145,15 @@ def test_values_that_come_back_together_share_their_errors(dtype):
         assert held(np.array([away] * 30 + [back] * 30, dtype), 20).all()
 
 
+@pytest.mark.parametrize("last", [[[0, 1], [0, 1]], [[0, 1], [0, 0]]])
+def test_what_faded_below_the_range_of_floats_may_outlive_the_rest(last, dtype):
+    # In float64 as well: what couples the unit to the first is zero there, too.
+    far = 2.0 ** (-30 if dtype == jnp.float32 else -200)
+    away, back = np.diag([1, far]), np.diag([1, 1 / far])
+    chain = [[[1, 0], [1, 2.0**-20]], *[away] * 6, *[back] * 6, last]
+    assert held(np.array(chain, dtype), 14).all()
+
+
 def test_what_a_mask_annihilates_is_certain(dtype):
     rng = np.random.default_rng(0)
     masks = rng.random((20, 6, 1)) < 0.8

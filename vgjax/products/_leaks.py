@@ -117,11 +117,12 @@ def carried(
     columns: Array,
     overall: Array,
     exponents: Array,
+    after: Array,
 ) -> Leaks | None:
     """Leaks after a push that took the directions in an order of columns.
 
     A power of two, `overall`, was taken out of the matrix. `exponents` are those of the
-    directions before.
+    directions before, and `after` the push, in the order of the columns.
     """
     if leaks is None or transport is None:
         return None
@@ -129,34 +130,42 @@ def carried(
     upper, inverse, new, own, row, column, doubt = jax.lax.stop_gradient(transport)
     by = _ratios(column, upper.dtype)
     sample, floor = _times(sample, by), _times(floor_before, by)
-    turned = _within(matmul(matmul(upper, sample), inverse))
+    applied = matmul(upper, sample)
+    turned = _within(matmul(applied, inverse))
     # What chance hides in the sample moves the diagonal, too.
     hidden = jnp.tril(jnp.maximum(_squared(floor) - _squared(sample), 0), -1)
-    hidden = jnp.sum(
-        _product_of_squares(_squared(upper), hidden) * _squared(inverse.T), axis=1
+    hidden = _product_of_squares(_squared(upper), hidden) * _squared(inverse.T)
+    exponents, pivots = exponents[columns], jnp.abs(jnp.diagonal(upper))
+    is_gone, is_alive = exponents < ABSENT // 2, (after > ABSENT // 2) & (pivots != 0)
+    # What leaked from a direction that is annihilated now may be larger than what it
+    # leaked into.
+    scale = (row + overall - after)[:, None] + exponents[None, :]
+    left = jnp.maximum(
+        scaled(jnp.abs(applied), scale + column[None, :]),
+        scaled(floor_before * pivots[:, None], scale + column[:, None]),
     )
-    exponents, pivots = exponents[columns], jnp.diagonal(upper)
-    divisors = jnp.where(pivots == 0, 1, pivots)
-    floor = floor * jnp.abs(pivots[:, None] / divisors[None, :])
+    is_left = (~is_gone & ~is_alive)[None, :] & is_alive[:, None]
+    left = _within(jnp.max(jnp.where(is_left, left, 0), axis=1))
+    # In one unit.
+    in_one_unit = _ratios(row, upper.dtype)
+    moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
+    sample, new = _times(turned + new, in_one_unit), _times(new, in_one_unit)
+    ratios = pivots[:, None] / jnp.where(pivots == 0, 1, pivots)[None, :]
+    floor = _times(floor_before * ratios, _ratios(row + column, upper.dtype))
     # Directions of like size mix, and ratios of their pivots grow without end.
     is_near = jnp.abs(exponents[:, None] - exponents[None, :]) <= _MIXING
-    most = jnp.where(is_near, _HIDDEN * jnp.abs(turned + new), jnp.inf)
-    floor = jnp.minimum(floor, most)
-    floor = jnp.maximum(floor, jnp.abs(new))
-    in_one_unit = _ratios(row, upper.dtype)
-    floor = _times(floor, in_one_unit)
+    most = jnp.where(is_near, _HIDDEN * jnp.abs(sample), jnp.inf)
+    floor = jnp.maximum(jnp.minimum(floor, most), jnp.abs(new))
     is_there = (floor_before > 0) & (pivots != 0)[:, None]
     # A matrix that maps an annihilated direction elsewhere brings back what had leaked
     # into it.
-    is_gone = exponents < ABSENT // 2
     revives = jnp.any((upper != 0) & is_gone[None, :], axis=1)
     had_leaked = jnp.any((floor_before > 0) & is_gone[:, None], axis=0)
     is_there = is_there | (revives[:, None] & had_leaked[None, :])
-    moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
     return Leaks(
-        _times(turned + new, in_one_unit),
+        sample,
         _not_lost(floor, is_there),
-        variance + jnp.maximum(moved**2, own) + hidden,
+        variance + jnp.maximum(moved**2, own) + jnp.sum(hidden, axis=1) + left**2,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
     )
 

@@ -231,7 +231,12 @@ def push_unbalanced(
     factors, delicate = _factored(matrix, product)
     right = matmul(factors.M, product.right[factors.columns])
     leaks = carried(
-        product.leaks, factors.transport, factors.columns, overall, product.exponents
+        product.leaks,
+        factors.transport,
+        factors.columns,
+        overall,
+        product.exponents,
+        factors.exponents + overall,
     )
     pushed = product._replace(left=factors.left, age=product.age + 1, leaks=leaks)
     pushed = _near_one(pushed, factors.exponents + overall, right, finite)
@@ -268,6 +273,7 @@ def push_plainly(product: GradedProduct, matrix: Array) -> tuple[GradedProduct, 
             factors.columns,
             overall,
             product.exponents,
+            exponents,
         ),
     )
     return product, reasons
