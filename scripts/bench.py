@@ -2,8 +2,8 @@
 
     scripts/bench               the tables of speed and memory, about fifteen minutes
     scripts/bench --accuracy    worst errors beside their bounds, about ten minutes
-    scripts/bench --errors      what `Spectrum.error` promises, on 556 networks, and
-                                its cost; exits with 1 where it does not hold
+    scripts/bench --errors      what `Spectrum.error` promises, on 556 networks and
+                                chains, and its cost; exits with 1 where it fails
     scripts/bench --against C   this tree's calls as ratios to those of commit C
     scripts/bench --toy         speed, memory and errors at toy size, to see that they
                                 run; with --against or --errors that table, smaller

@@ -36,6 +36,10 @@ class Elimination(NamedTuple):
         """(N, N), which entries lie past the rank, in their row and their column."""
         return ~self.is_pivot[:, None] & ~self.is_pivot[None, :]
 
+    def put_back(self, matrix: Array) -> Array:
+        """Return a matrix in that order with its columns as they were before."""
+        return jnp.zeros_like(matrix).at[:, self.columns].set(matrix)
+
 
 def eliminated(
     matrix: Array, sums: Array, row_exponents: Array, column_exponents: Array

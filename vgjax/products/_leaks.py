@@ -137,16 +137,16 @@ def carried(
     hidden = _product_of_squares(_squared(upper), hidden) * _squared(inverse.T)
     exponents, pivots = exponents[columns], jnp.abs(jnp.diagonal(upper))
     is_gone, is_alive = exponents < ABSENT // 2, (after > ABSENT // 2) & (pivots != 0)
-    # What leaked from a direction that is annihilated now may be larger than what it
-    # leaked into.
+    # A direction that is annihilated now leaves what had leaked from it, which may be
+    # larger than the direction it is in.
     scale = (row + overall - after)[:, None] + exponents[None, :]
-    left = jnp.maximum(
+    outlives = jnp.maximum(
         scaled(jnp.abs(applied), scale + column[None, :]),
         scaled(floor_before * pivots[:, None], scale + column[:, None]),
     )
     is_left = (~is_gone & ~is_alive)[None, :] & is_alive[:, None]
-    left = _within(jnp.max(jnp.where(is_left, left, 0), axis=1))
-    # In one unit.
+    outlives = _within(jnp.max(jnp.where(is_left, outlives, 0), axis=1))
+    # From here on without units of rows and columns.
     in_one_unit = _ratios(row, upper.dtype)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
     sample, new = _times(turned + new, in_one_unit), _times(new, in_one_unit)
@@ -165,7 +165,7 @@ def carried(
     return Leaks(
         sample,
         _not_lost(floor, is_there),
-        variance + jnp.maximum(moved**2, own) + jnp.sum(hidden, axis=1) + left**2,
+        variance + jnp.maximum(moved**2, own) + jnp.sum(hidden, axis=1) + outlives**2,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
     )
 
@@ -257,9 +257,9 @@ def of_factorisation(
     inverse, new, variance = _new(_inverse_of_lower(lower), upper, sums, eps)
     # Where nothing is left of a doubted direction it may be as large as round-off.
     noise = roundoff(len(upper), upper.dtype) * jnp.sqrt(jnp.max(sums, axis=1))
-    left = jnp.where(jnp.diagonal(upper) == 0, exponent(noise), row)
+    pivot = jnp.where(jnp.diagonal(upper) == 0, exponent(noise), row)
     doubt = doubt[columns]
-    doubt = jnp.where(doubt > ABSENT, doubt + column + left, ABSENT)
+    doubt = jnp.where(doubt > ABSENT, doubt + column + pivot, ABSENT)
     return Transport(upper, inverse, new, variance, row, column, doubt)
 
 
@@ -314,8 +314,8 @@ def of_elimination(
     whole = _within(upper + jnp.where(found.is_rest, rest, 0))
     unseen = jnp.sqrt(_product_of_squares(_squared(lower_inverse), _squared(sums)))
     unseen = jnp.where(found.is_pivot[None, :], 0, unseen)
-    unseen = jnp.zeros_like(unseen).at[:, found.columns].set(unseen)
-    return whole, inverse, Roundings(turned + new, variance, unseen)
+    rounded = Roundings(turned + new, variance, found.put_back(unseen))
+    return whole, inverse, rounded
 
 
 def _new(
@@ -396,7 +396,7 @@ def errors(leaks: Leaks, exponents: Array, values: Array) -> Array:
     near = power_of_two(_NEAR - jnp.abs(gap), values.dtype)
     own = jnp.maximum(jnp.abs(jnp.diagonal(leaks.sample)), jnp.sqrt(leaks.variance))
     own = jnp.where(is_alive, own, 0)
-    own = jnp.where(jnp.isnan(own), jnp.inf, own)  # which a maximum may pass over
+    own = jnp.where(jnp.isnan(own), jnp.inf, own)  # a maximum may pass over NaN
     own = jnp.max(jnp.where(jnp.abs(gap) <= _NEAR, own[None, :], 0), axis=1)
     eta = _SAFETY * (own + 3 * N**0.5 * eps)
     eta = eta + jnp.sum(both * jnp.minimum(near, 1), axis=1)
@@ -486,12 +486,12 @@ def _squared(x: Array) -> Array:
 
 
 def _multipliable(squares: Array, of: Array) -> Array:
-    """Squares, cut off at both ends, that products are not; zero where `of` is.
+    """Squares, cut off at both ends so that products of them are floats.
 
-    What underflows between two entries that are not zero is noise, too. In float32 they
-    are no smaller than the root of tiny. At that, 2^-511, saturated units in float64
-    would count for more than they are; 2^-818 was tried and does not, and two factors
-    that small are rare.
+    Zero only where `of` is: what underflows is noise, too. In float32 the least is the
+    root of tiny, and no product of two underflows. In float64 that is 2^-511, at which
+    saturated units would count for more than they are; at 2^-818 they do not, and two
+    factors that small are rare.
     """
     info = jnp.finfo(squares.dtype)
     lowest = info.minexp // 2 if squares.dtype == jnp.float32 else info.minexp * 4 // 5

@@ -517,7 +517,7 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
         sums = sizes_of_products(jnp.abs(factor) + dropped, basis, matmul)
         at = jnp.where(is_there, unit, ABSENT)
         found = eliminated(image, sums, at, exponents)
-        rows, columns = found.rows, found.columns
+        rows = found.rows
         # Scales of rows apart: pivots near one, or below where noise is larger.
         largest = jnp.max(found.sums, axis=1)
         of_sums = jnp.where(largest == 0, 0, exponent(largest))
@@ -534,12 +534,11 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
             turn, inverse, rounded = of_elimination(found, upper, size, rounded)
             lost = doubt_of(found, at, doubted, lost, leaked)
             seen = turn, inverse
-        factor = jnp.zeros_like(upper).at[:, columns].set(upper)
-        dropped = scaled(dropped_by(found), -size[:, None])
-        dropped = jnp.zeros_like(upper).at[:, columns].set(dropped)
+        factor = found.put_back(upper)
+        dropped = found.put_back(scaled(dropped_by(found), -size[:, None]))
         unit = unit[rows] + size
         carry = (left, factor, dropped, unit, found.is_pivot, rounded, lost)
-        return carry, (columns, seen)
+        return carry, (found.columns, seen)
 
     eye, nothing = jnp.eye(N, dtype=matrix.dtype), jnp.zeros_like(matrix)
     level, exponents = jnp.zeros(N, jnp.int32), _present(product.exponents)
