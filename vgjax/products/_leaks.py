@@ -98,9 +98,13 @@ def reordered(leaks: Leaks, order: Array) -> Leaks:
     """The same, of the directions in another order."""
 
     def taken(leaks):
+        # As one list: columns of rows come out transposed, and XLA would then copy
+        # every matrix of leaks at every step, in order or not.
+        N = len(order)
+        at = order[:, None] * N + order[None, :]
         return Leaks(
-            leaks.sample[order][:, order],
-            leaks.floor[order][:, order],
+            leaks.sample.reshape(N * N)[at],
+            leaks.floor.reshape(N * N)[at],
             leaks.variance[order],
             leaks.doubt[order],
         )
@@ -135,17 +139,25 @@ def carried(
     # What chance hides in the sample moves the diagonal, too.
     hidden = jnp.tril(jnp.maximum(_squared(floor) - _squared(sample), 0), -1)
     hidden = _product_of_squares(_squared(upper), hidden) * _squared(inverse.T)
+    # A sum would be fused with the product, into a loop three times as slow.
+    hidden = matmul(hidden, jnp.ones_like(variance))
     exponents, pivots = exponents[columns], jnp.abs(jnp.diagonal(upper))
     is_gone, is_alive = exponents < ABSENT // 2, (after > ABSENT // 2) & (pivots != 0)
     # A direction that is annihilated now leaves what had leaked from it, which may be
     # larger than the direction it is in.
-    scale = (row + overall - after)[:, None] + exponents[None, :]
-    outlives = jnp.maximum(
-        scaled(jnp.abs(applied), scale + column[None, :]),
-        scaled(floor_before * pivots[:, None], scale + column[:, None]),
-    )
     is_left = (~is_gone & ~is_alive)[None, :] & is_alive[:, None]
-    outlives = _within(jnp.max(jnp.where(is_left, outlives, 0), axis=1))
+    scale = (row + overall - after)[:, None] + exponents[None, :]
+
+    def largest(applied, floor):
+        moved = scaled(jnp.abs(applied), scale + column[None, :])
+        stayed = scaled(floor * pivots[:, None], scale + column[:, None])
+        both = jnp.where(is_left, jnp.maximum(moved, stayed), 0)
+        return _within(jnp.max(both, axis=1))
+
+    # Most steps annihilate nothing.
+    some = any_in_batch(jnp.any(is_left))
+    none = varying_like(jnp.zeros_like(pivots), pivots, applied, floor_before)
+    outlives = jax.lax.cond(some, largest, lambda *_: none, applied, floor_before)
     # From here on without units of rows and columns.
     in_one_unit = _ratios(row, upper.dtype)
     moved = jnp.diagonal(turned + new) - jnp.diagonal(sample)
@@ -165,7 +177,7 @@ def carried(
     return Leaks(
         sample,
         _not_lost(floor, is_there),
-        variance + jnp.maximum(moved**2, own) + jnp.sum(hidden, axis=1) + outlives**2,
+        variance + jnp.maximum(moved**2, own) + hidden + outlives**2,
         jnp.where(doubt > ABSENT, doubt + overall, ABSENT),
     )
 
@@ -175,8 +187,7 @@ def rebased(leaks: Leaks | None, L: Array) -> Leaks | None:
     if leaks is None:
         return None
     L = _within(jax.lax.stop_gradient(L))
-    solve = jax.lax.linalg.triangular_solve
-    sample = solve(L, matmul(leaks.sample, L), left_side=True, lower=True)
+    sample = matmul(_inverse_of_lower(L), matmul(leaks.sample, L))
     diagonal = jnp.abs(jnp.diagonal(L))
     floor = _within(leaks.floor * diagonal[None, :] / diagonal[:, None])
     floor = _not_lost(floor, leaks.floor > 0)
