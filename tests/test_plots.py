@@ -202,6 +202,30 @@ def test_annihilation_that_rounding_decides_is_told_from_the_certain():
     assert not lines(ax, ":")
 
 
+def test_what_is_annihilated_is_not_counted_among_the_undecided_again():
+    spectrum = with_errors(straight([0.1, -0.2, -0.7]), 0.0)
+    spectrum.log_singular_values[8:, 2] = -np.inf
+    spectrum.error[8:, 1:] = np.inf
+    assert legend_of(plots.spectrum(spectrum)) == [
+        "measured\n(1 direction annihilated,\n 1 of them undecided)",
+        "1 of 3 values\nundecided from step 9 on",
+    ]
+
+
+def test_an_error_that_is_nan_is_drawn_as_undecided():
+    spectrum = with_errors(straight([0.1, -0.2, -0.7]), np.nan)
+    ax = plots.spectrum(spectrum)
+    assert len(lines(ax, ":")) == 3
+    assert not np.isfinite([line.get_ydata() for line in lines(ax, "-")]).any()
+    assert "3 of 3 values\nundecided from step 1 on" in legend_of(ax)
+
+
+def test_negative_errors_are_refused():
+    spectrum = with_errors(straight([0.1, -0.2, -0.7]), -0.5)
+    with pytest.raises(ValueError, match="`spectrum.error` must be at least 0.* -0.5"):
+        plots.spectrum(spectrum)
+
+
 def test_a_fan_says_how_many_are_undecided_at_the_end():
     spectrum = straight(np.linspace(0.5, -1.5, 33))
     error = np.zeros((20, 33))

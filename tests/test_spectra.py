@@ -482,6 +482,13 @@ def test_errors_of_another_shape_are_refused(dtype):
         vgjax.growth_rates(given._replace(error=jnp.ones(2, dtype)))
 
 
+def test_negative_errors_are_refused(dtype):
+    error = jnp.asarray([[0.1], [-0.25]], dtype)
+    given = record([10, 20], [[1.0], [4.0]], dtype)._replace(error=error)
+    with pytest.raises(ValueError, match="`spectrum.error` must be at least 0.* -0.25"):
+        vgjax.growth_rates(given)
+
+
 def test_values_that_are_no_table_are_refused(dtype):
     one = jnp.ones(3, dtype)
     sentence = r"`spectrum.log_singular_values` must have shape \(R, N\).*\(3,\)"

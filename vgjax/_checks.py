@@ -44,6 +44,15 @@ def shape(x: Any, name: str, spec: str, **sizes: int) -> dict[str, int]:
     return bound
 
 
+def errors(x: Any, R: int, N: int) -> None:
+    """Refuse a `spectrum.error` that is not (R, N), or negative; NaN is unknown."""
+    shape(x, "spectrum.error", "R N", R=R, N=N)
+    if not isinstance(x, Tracer) and jnp.any(jnp.asarray(x) < 0):
+        least = jnp.nanmin(jnp.asarray(x))
+        msg = f"Argument `spectrum.error` must be at least 0, but has {least:g}."
+        raise ValueError(msg)
+
+
 def array(x: Any, name: str) -> jax.Array:
     """Return x as an array, and refuse what cannot be one, such as a ragged list."""
     if isinstance(x, jax.Array):  # `jnp.asarray` takes 20 us to give it back

@@ -48,9 +48,10 @@ def spectrum(
     darker between the tenths and between the quarters, with the largest, the median and
     the smallest of those not annihilated as lines with markers.
 
-    Where the error of a value is infinite, so that rounding decides it, its line is
-    dotted, with hollow markers, and the legend says how many there are and from which
-    step on. Finite errors are a band about each line, if above 0.1 nats somewhere.
+    Where the error of a value is infinite, so that rounding decides it, or NaN, its
+    line is dotted, with hollow markers, and the legend says how many there are and from
+    which step on. Finite errors are a band about each line, if above 0.1 nats
+    somewhere.
 
     Args:
       spectrum: R records of N values; those that are NaN are left out, and so are
@@ -66,7 +67,8 @@ def spectrum(
       The Axes. Steps to the right, nats up.
 
     Raises:
-      ValueError: `spectrum` is not of shape (R, N), or `theory` has another N.
+      ValueError: `spectrum` is not of shape (R, N), or its error is not or is negative;
+        `theory` has another N.
       TypeError: either is of another kind.
     """
     if not hasattr(spectrum, "log_singular_values"):
@@ -84,11 +86,11 @@ def spectrum(
     steps, values, error = np.asarray(spectrum.steps)[kept], values[kept], error[kept]
 
     lost = _annihilated(values[-1], error[-1]) if len(values) else ""
-    is_undecided = np.isinf(error) & np.isfinite(values)
+    is_undecided = ~np.isfinite(error) & np.isfinite(values)
     if few:
         _lines(ax, steps, np.where(is_undecided, np.nan, values), label + lost)
         _bands(ax, steps, values, error)
-        said = _which_undecided(steps, error)
+        said = _which_undecided(steps, is_undecided)
         _undecided(ax, steps, values, is_undecided, ["o"] * N, said)
     else:
         _fan(ax, steps, values, f"{label}: all, 80 %, 50 %{lost}")
@@ -236,18 +238,17 @@ def _annihilated(values: np.ndarray, error: np.ndarray | None = None) -> str:
     count = int(np.sum(is_lost))
     if not count:
         return ""
-    by_rounding = 0 if error is None else int(np.sum(is_lost & np.isinf(error)))
+    by_rounding = 0 if error is None else int(np.sum(is_lost & ~np.isfinite(error)))
     of_these = f",\n {by_rounding} of them undecided" if by_rounding else ""
     return f"\n({count} direction{'s' * (count > 1)} annihilated{of_these})"
 
 
-def _which_undecided(steps: np.ndarray, error: np.ndarray) -> str:
-    """What the legend says of infinite errors, of which there may be none."""
-    is_undecided = np.isinf(error)
+def _which_undecided(steps: np.ndarray, is_undecided: np.ndarray) -> str:
+    """What the legend says of undecided values, of which there may be none."""
     if not is_undecided.any():
         return ""
     count, first = is_undecided.any(axis=0).sum(), steps[is_undecided.any(axis=1)][0]
-    return f"{count} of {error.shape[1]} values\nundecided from step {first} on"
+    return f"{count} of {is_undecided.shape[1]} values\nundecided from step {first} on"
 
 
 def _errors_of(spectrum: Any, values: np.ndarray) -> np.ndarray:
@@ -255,8 +256,7 @@ def _errors_of(spectrum: Any, values: np.ndarray) -> np.ndarray:
     error = getattr(spectrum, "error", None)
     if error is None:
         return np.zeros_like(values)
-    R, N = values.shape
-    _checks.shape(error, "spectrum.error", "R N", R=R, N=N)
+    _checks.errors(error, *values.shape)
     return np.asarray(error)
 
 

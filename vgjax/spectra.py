@@ -141,8 +141,7 @@ def growth_rates(spectrum: Spectrum, *, burn_in: int = 0) -> Rates:
         spectrum.log_singular_values, "spectrum.log_singular_values", "R N"
     )["R"]
     if spectrum.error is not None:
-        shape = jnp.shape(spectrum.log_singular_values)
-        _checks.shape(spectrum.error, "spectrum.error", "R N", R=shape[0], N=shape[1])
+        _checks.errors(spectrum.error, *spectrum.log_singular_values.shape)
     used = spectrum.steps > burn_in
     if R < 2 or (not isinstance(used, Tracer) and used.sum() < 2):
         msg = (

@@ -315,3 +315,6 @@ def test_errors_of_another_shape_are_refused(dtype):
     sentence = r"`spectrum.error` must have shape \(R=1, N=4\)"
     with pytest.raises(ValueError, match=sentence):
         theory.check_laws(true, jnp.asarray(matrices, dtype))
+    negative = true._replace(error=-jnp.ones((1, N), dtype))
+    with pytest.raises(ValueError, match="`spectrum.error` must be at least 0.* -1"):
+        theory.check_laws(negative, jnp.asarray(matrices, dtype))

@@ -132,7 +132,7 @@ def check_laws(
     error = getattr(spectrum, "error", None)
     if error is None:
         error = jnp.zeros_like(values)
-    _checks.shape(error, "spectrum.error", "R N", **sizes)
+    _checks.errors(error, *values.shape)
     following = jnp.concatenate([values[:, 1:], values[:, -1:]], axis=1)
     return Laws(
         determinant=_difference(sums[:, -1], det),
