@@ -154,6 +154,17 @@ def test_what_faded_below_the_range_of_floats_may_outlive_the_rest(last, dtype):
     assert held(np.array(chain, dtype), 14).all()
 
 
+def test_what_leaked_into_annihilated_directions_may_come_back(dtype):
+    # 1 + x rounds to 1, and all that the last factor keeps is x.
+    x = 2.0 ** (-25 if dtype == jnp.float32 else -54)
+    first = [[1, 0, 0], [x, 0, 0], [0, 0, 0]]
+    second = [[2.0**-22, 2.0**-22, 0], [0, 0, 1], [0, 2.0**-23, 0]]
+    chain = np.array([first, second, np.diag([0, 0, 1])], dtype)
+    found = products.product_spectrum(jnp.asarray(chain), every=3)
+    assert found.log_singular_values[0, 0] == -np.inf
+    np.testing.assert_array_equal(found.error[0], [np.inf, 0, 0])
+
+
 def test_what_a_mask_annihilates_is_certain(dtype):
     rng = np.random.default_rng(0)
     masks = rng.random((20, 6, 1)) < 0.8

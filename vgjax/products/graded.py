@@ -490,7 +490,9 @@ def _factored(matrix: Array, product: GradedProduct) -> tuple[_Factors, Array]:
     quick = quick._replace(
         factors=quick.factors._replace(M=M), M_row=jnp.max(jnp.abs(M), axis=1)
     )
-    delicate = jnp.any(_delicacy(matrix, basis, image, quick, alive))
+    # A direction that is annihilated here may live on in what had leaked from it.
+    dies = alive & (quick.pivots == 0)
+    delicate = jnp.any(_delicacy(matrix, basis, image, quick, alive) | dies)
 
     def with_care(quick):
         slow = _factored_with_care(matrix, product)
