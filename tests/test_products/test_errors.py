@@ -165,6 +165,17 @@ def test_what_leaked_into_annihilated_directions_may_come_back(dtype):
     np.testing.assert_array_equal(found.error[0], [np.inf, 0, 0])
 
 
+@pytest.mark.once
+def test_rounding_of_a_left_factor_made_of_two_is_counted():
+    # 2.4e-7 is left of two ones, rounded, in the left factor after the second push.
+    a, b, c = 8.926674865961104e-8, 1.6857932827463173e-9, -1.4603652731537409e-9
+    d, e, f = 5.348944614524953e-5, 6.797038076911122e-5, 1.1575300595723093e-4
+    first, second = [[1, 0, 0], [a, b, 0], [0, 0, c]], [[d, e, 0], [0, 0, 1], [0, f, 0]]
+    last = np.diag([1.7481885938863684e-9, 1.7481885938863684e-9, 1])
+    chain = np.array([first, second, last])
+    assert held(chain.astype(np.float32), 3).all()
+
+
 def test_what_a_mask_annihilates_is_certain(dtype):
     rng = np.random.default_rng(0)
     masks = rng.random((20, 6, 1)) < 0.8

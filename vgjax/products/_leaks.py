@@ -7,10 +7,11 @@ direction i a share F[i, j] 2^(e_j - e_i) is what rounding took from direction j
     F' = U F U^-1 + L^-1 dM U^-1,    |dM| <= eps (|matrix| |left| + |L| |U|),
 
 for dM is the backward error of one product and one LU factorisation (Higham, Accuracy
-and Stability of Numerical Algorithms (2002), theorem 9.3). So F is carried along as a
-sample: new leaks have the root mean square size of L^-1 dM U^-1 and signs from the bits
-of these sizes, so that a step that repeats rounds alike and a call always finds the
-same. It is read in an orthogonal frame (`in_frame`). One sample has N^2
+and Stability of Numerical Algorithms (2002), theorem 9.3). Where a push takes care,
+left' is a product of two itself, and its rounding d adds left'^-1 d. So F is carried
+along as a sample: new leaks have the root mean square size of L^-1 dM U^-1 and signs
+from the bits of these sizes, so that a step that repeats rounds alike and a call always
+finds the same. It is read in an orthogonal frame (`in_frame`). One sample has N^2
 entries, and says for each pair of directions whether the noise of one, which may have
 been eps when it was small, has grown to be what the other is made of.
 
@@ -346,6 +347,33 @@ def _new(
     sizes = _NOISE * eps * sizes
     variance = jnp.diagonal(sizes) ** 2 + len(upper) * eps**2
     return inverse, _signed(sizes), variance
+
+
+def of_multiplied(factors: Array, rows: Array, unit: Array) -> tuple[Array, Array]:
+    """Leaks by the rounding of ``left = factors[0] @ factors[1]``, and their variance.
+
+    A factor f is a unit lower triangle whose row k was moved to rows[f, k]. As
+    ``matrix left_before = (left - d) U``, new leaks are ``left^-1 d``; their rows are
+    in units of 2^unit.
+    """
+    first, last = factors
+    eps, index = float(jnp.finfo(first.dtype).eps), jnp.arange(len(unit))
+    whole = matmul(jnp.abs(first), jnp.abs(last))
+    # Exact are a product with a one, and a sum of one term. Where two are summed up,
+    # its rounding is that of the result, for which they may have cancelled.
+    terms = matmul(*((factor != 0).astype(first.dtype) for factor in factors))
+    without_ones = factors.at[jnp.arange(2)[:, None], rows, index].set(0)
+    inexact = matmul(*jnp.abs(without_ones))
+    inexact = inexact + jnp.where(terms == 2, jnp.abs(matmul(first, last)), 0)
+    rounded = jnp.where(terms > 2, whole, inexact)
+
+    def inverse(factor, rows):
+        return _inverse_of_lower(_within(factor[rows]))[:, jnp.argsort(rows)]
+
+    back = _within(matmul(inverse(last, rows[1]), inverse(first, rows[0])))
+    sizes = jnp.sqrt(_product_of_squares(_squared(back), _squared(rounded)))
+    sizes = _times(_NOISE * eps * sizes, _ratios(-unit, sizes.dtype))
+    return _signed(sizes), jnp.diagonal(sizes) ** 2
 
 
 def doubt_of(

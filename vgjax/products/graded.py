@@ -46,6 +46,7 @@ from vgjax.products._leaks import (
     no_leaks,
     of_elimination,
     of_factorisation,
+    of_multiplied,
     of_right,
     rebased,
     reordered,
@@ -528,14 +529,15 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
             size = unit_of_rows(found, size, of_sums, rounded.sample)
         upper = scaled(found.upper, -size[:, None])
         lower = found.lower * gaps(at[rows], upper.dtype)
-        left = matmul(left, jnp.zeros_like(lower).at[rows].set(lower))
+        lower = jnp.zeros_like(lower).at[rows].set(lower)
+        left = matmul(left, lower)
         seen = None
         if known is not None:
             unseen = sizes_of_products(rounded.unseen, basis, matmul)
             rounded = rounded._replace(unseen=unseen)
             turn, inverse, rounded = of_elimination(found, upper, size, rounded)
             lost = doubt_of(found, at, doubted, lost, leaked)
-            seen = turn, inverse
+            seen = turn, inverse, lower, rows
         factor = found.put_back(upper)
         dropped = found.put_back(scaled(dropped_by(found), -size[:, None]))
         unit = unit[rows] + size
@@ -566,9 +568,10 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> _Factors:
     M = jnp.where(there, _ratios(upper, scale, scale), 0)
     transport = None
     if seen is not None:
-        turn, inverse = jax.tree.map(lambda both: both[1], seen)
-        sample, variance, _ = rounded
-        transport = Transport(turn, inverse, sample, variance, unit, level, lost)
+        (_, turn), (_, inverse), factors, rows = seen
+        sample, own = of_multiplied(factors, rows, unit)
+        sample, own = rounded.sample + sample, rounded.variance + own
+        transport = Transport(turn, inverse, sample, own, unit, level, lost)
     exponents = jnp.where(is_there, unit + scale, _ANNIHILATED)
     return _Factors(left, exponents, M, columns, transport)
 
