@@ -41,7 +41,7 @@ each cell is checked against in the tests.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -95,77 +95,59 @@ TOY = Config(
 class Remedy:
     """How a cell of the zoo enters the comparison."""
 
-    checked: str  # what the tests hold it to, beside what all are held to
     predicted: str = ""  # "rest", "orthogonal", "walk", or nothing
-    per_feature: int = 1  # numbers of the state for each feature
     options: dict[str, Any] = field(default_factory=dict)
     period: int = 1  # steps after which the Jacobian at rest repeats
 
 
+SMOOTH = (
+    *("linear", "tanh", "sigmoid", "smart_tanh", "leaky", "skip", "dilated"),
+    *("gru", "mgu", "minimal_rnn", "lstm", "chrono_lstm", "residual", "antisymmetric"),
+    *("frozen_batch_norm_rnn", "frozen_batch_norm_lstm", "lru"),
+)
+
+
 def remedies(state: int) -> dict[str, Remedy]:
-    """Every cell of the zoo, at sizes that make its state so large."""
-    batch = {"batch": 4}
-    smooth = "rest"
-    layers = "equations in NumPy; random-walk gain"
-    return {
-        "linear": Remedy("diag(phi') W; all 1 for an orthogonal W", smooth),
-        "tanh": Remedy("diag(phi') W; mpmath at gain 8, 16, 32", smooth),
-        "relu": Remedy("diag(phi') W"),
-        "leaky_relu": Remedy("diag(phi') W"),
-        "sigmoid": Remedy("diag(phi') W", smooth),
-        "irnn": Remedy("W = I, std of U"),
-        "smart_tanh": Remedy("radius 0.95, 15 non-zeros a row", smooth),
-        "leaky": Remedy("log(1 - 1/tau) at W = 0", smooth),
-        "skip": Remedy("companion blocks; tanh of W + V at d = 1", smooth, 4),
-        "dilated": Remedy("equations in NumPy", smooth, 7),
-        "clockwork": Remedy("equations in NumPy; which rows wait", smooth, period=8),
-        "gru": Remedy("nnx.GRUCell; T log(1/2) at W = 0", smooth),
-        "mgu": Remedy("linen.MGUCell", smooth),
-        "minimal_rnn": Remedy("equations in NumPy", smooth),
-        "lstm": Remedy("nnx.LSTMCell; T log sigmoid(b) at W = 0", smooth, 2),
-        "chrono_lstm": Remedy("E log f = -0.0430 (Tmax 100)", smooth, 2),
-        "layer_norm_rnn": Remedy("projector of its Jacobian; scale invariance"),
-        "layer_norm_gru": Remedy("equations in NumPy"),
-        "layer_norm_lstm": Remedy("equations in NumPy", per_feature=2),
-        "batch_norm_rnn": Remedy("coupling of the batch; E tanh'^2", "", 4, batch),
-        "batch_norm_lstm": Remedy("equations in NumPy", "", 4, {"batch": 2}),
-        "frozen_batch_norm_rnn": Remedy("diag(tanh' gamma/sigma) W", smooth),
-        "frozen_batch_norm_lstm": Remedy("equations in NumPy", smooth, 2),
-        "residual": Remedy("I + eps diag(tanh') W", smooth),
-        "antisymmetric": Remedy("|1 - eps gamma +- i eps omega| at rest", smooth),
-        "cayley": Remedy("W orthogonal; singular values 1 or 0", "orthogonal"),
-        "expm": Remedy("W orthogonal; singular values 1 or 0", "orthogonal"),
-        "lru": Remedy("|lambda|^t twice; E log|lambda| on the ring", smooth, 2),
-        "attention": Remedy(
-            "NumPy softmax; 1 or 0", smooth, state, {"window": state // 2}
-        ),
-        "layers": Remedy(layers, "walk"),
-        "shared_layers": Remedy("equals its layer repeated"),
-        "residual_layers": Remedy("equations in NumPy"),
-        "shared_residual_layers": Remedy("equals its layer repeated"),
-        "batch_norm_layers": Remedy("equations in NumPy; coupling", "", 4, batch),
-        "shared_batch_norm_layers": Remedy("equals its layer repeated", "", 4, batch),
-        "layer_norm_layers": Remedy("equations in NumPy"),
-        "shared_layer_norm_layers": Remedy("equals its layer repeated"),
-        "transformer": Remedy(
-            "equations in NumPy; causality", "", 4, {"tokens": 4, "heads": 1}
-        ),
-        "shared_transformer": Remedy(
-            "equals its layer repeated", "", 4, {"tokens": 4, "heads": 1}
-        ),
+    """Every cell of the zoo; those that are not named here have no prediction."""
+    layers = {"tokens": 4, "heads": 1}
+    of = {
+        **dict.fromkeys(SMOOTH, Remedy("rest")),
+        "clockwork": Remedy("rest", period=8),
+        "attention": Remedy("rest", {"window": state // 2}),
+        **dict.fromkeys(ORTHOGONAL, Remedy("orthogonal")),
+        "layers": Remedy("walk"),
+        "batch_norm_rnn": Remedy(options={"batch": 4}),
+        "batch_norm_lstm": Remedy(options={"batch": 2}),
+        "batch_norm_layers": Remedy(options={"batch": 4}),
+        "shared_batch_norm_layers": Remedy(options={"batch": 4}),
+        "transformer": Remedy(options=layers),
+        "shared_transformer": Remedy(options=layers),
     }
+    return {name: of.get(name, Remedy()) for name in cells.names()}
+
+
+@cache
+def per_feature(name: str, state: int) -> int:
+    """Numbers of the state for each feature."""
+
+    def first_carry(key):
+        cell = of_features(name, state, key, Config(state=state))
+        return cell.initialize_carry(rngs=key)
+
+    leaves = jax.tree.leaves(jax.eval_shape(first_carry, jax.random.key(0)))
+    return sum(a.size for a in leaves if a.dtype == float) // state
 
 
 def build(name: str, seed: int, config: Config) -> Any:
     """A cell of the zoo whose state has ``config.state`` numbers."""
-    remedy = remedies(config.state)[name]
-    return cells.build(
-        name,
-        0 if cells.is_over_depth(name) else config.inputs,
-        config.state // remedy.per_feature,
-        key=jax.random.key(seed),
-        **remedy.options,
-    )
+    features = config.state // per_feature(name, config.state)
+    return of_features(name, features, jax.random.key(seed), config)
+
+
+def of_features(name: str, features: int, key: Array, config: Config) -> Any:
+    inputs = 0 if cells.is_over_depth(name) else config.inputs
+    options = remedies(config.state)[name].options
+    return cells.build(name, inputs, features, key=key, **options)
 
 
 def measure(config: Config, report: Callable = lambda names: names) -> dict[str, Any]:
@@ -209,7 +191,9 @@ def measure_one(name: str, config: Config, spectra: Callable) -> dict[str, Any]:
         "lags": spectrum.steps[0],
         "log_singular_values": values,
         "rates": three(rates),  # (seeds, 3) nats per step
-        "predicted": np.stack([three(predict(n, remedy)) for n in networks]),
+        "predicted": np.stack(
+            [three(predict(n, remedy, config.state)) for n in networks]
+        ),
         "carrying": jnp.sum(values[:, -1] > np.log(config.carrying), axis=1),
         "log_gradient": log_gradients(J, seeds),  # (seeds, T) nats, by lag from 1
     }
@@ -230,9 +214,9 @@ def three(values: Array) -> np.ndarray:
     return np.asarray(values)[..., [0, (N - 1) // 2, N - 1]]
 
 
-def predict(cell: Any, remedy: Remedy) -> Array:
+def predict(cell: Any, remedy: Remedy, state: int) -> Array:
     """Rates that theory gives, (N,) nats per step, NaN where it gives none."""
-    unknown = jnp.full(cell.features * remedy.per_feature, jnp.nan)
+    unknown = jnp.full(state, jnp.nan)
     if remedy.predicted == "":
         return unknown
     if remedy.predicted == "orthogonal":
@@ -322,7 +306,7 @@ def _check_orthogonal(measured: dict[str, Any], _: Config) -> Expectation:
 def _check_attention(measured: dict[str, Any], config: Config) -> Expectation:
     of = measured["attention"]
     values, lags = np.asarray(of["log_singular_values"]), np.asarray(of["lags"])
-    features = config.state // remedies(config.state)["attention"].per_feature
+    features = config.state // per_feature("attention", config.state)
     kept = np.maximum(0, config.state - 2 * features * lags)
     expected = np.where(np.arange(config.state) < kept[:, None], 0, -np.inf)
     same = np.isfinite(values) == np.isfinite(expected)
@@ -517,14 +501,12 @@ def _draw_one(ax: Axes, name: str, of: dict[str, Any], config: Config) -> None:
 
 
 def show_zoo(config: Config) -> None:
-    """Print the table of the README."""
-    header = ["name", "parameters", "state", "checked against"]
-    rows = [[name, *rest] for name, *rest in zoo_table(config)]
+    """Print every cell with its size."""
     _results.table(
         "The zoo at a state of "
         f"{config.state} numbers and {config.inputs} inputs (of layers: for each)",
-        header,
-        rows,
+        ["name", "parameters", "state", "checked against"],
+        [list(row) for row in zoo_table(config)],
         "All are also held to central differences, exact arithmetic, training, "
         "float32 and float64, vmap over keys.",
     )
@@ -533,15 +515,19 @@ def show_zoo(config: Config) -> None:
 def zoo_table(config: Config) -> list[tuple[str, str, str, str]]:
     """Name, parameters, numbers in the state, what it is checked against."""
     return [
-        (name, f"{parameters(name, config):,}", size(remedy, config), remedy.checked)
-        for name, remedy in remedies(config.state).items()
+        (
+            name,
+            f"{parameters(name, config):,}",
+            size(per_feature(name, config.state), config.state),
+            cells.about(name).checked,
+        )
+        for name in cells.names()
     ]
 
 
-def size(remedy: Remedy, config: Config) -> str:
+def size(n: int, state: int) -> str:
     """Numbers in the state, and of how many features they are made."""
-    n = remedy.per_feature
-    return f"{config.state} = {n} x {config.state // n}" if n > 1 else f"{config.state}"
+    return f"{state} = {n} x {state // n}" if n > 1 else f"{state}"
 
 
 def parameters(name: str, config: Config) -> int:

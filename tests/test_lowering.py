@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from support.lowering import precisions
 
 import vgjax
 from vgjax import cells, gradients, jacobians, lyapunov, products, theory
@@ -145,25 +146,6 @@ def test_function_lowers_for(platform, name):
     program, arguments = PROGRAMS[name]()
     traced = jax.jit(program).trace(*arguments)
     assert traced.lower(lowering_platforms=(platform,)).as_text()
-
-
-def equations(jaxpr):
-    """All equations of a program, with those of the programs inside it."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jax.tree.leaves(list(equation.params.values())):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield from equations(inner)
-
-
-def precisions(program, arguments):
-    closed = jax.make_jaxpr(program)(*arguments)
-    return [
-        equation.params["precision"]
-        for equation in equations(closed.jaxpr)
-        if equation.primitive.name in ("dot_general", "conv_general_dilated")
-    ]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -1,7 +1,5 @@
 """Attention over time, as a recurrence."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,10 +7,13 @@ from jax import Array
 
 from vgjax import _checks
 from vgjax._linalg import matmul
-from vgjax.cells._cell import Cell, fan_in_matrix
-from vgjax.cells._depth import heads_that_divide
+from vgjax.cells._cell import Cell, fan_in_matrix, heads_that_divide
+from vgjax.cells._registry import zoo
+
+__all__ = ["CausalAttention"]
 
 
+@zoo("attention", checked="NumPy softmax; 1 or 0")
 class CausalAttention(Cell):
     r"""Causal self-attention: its recurrence is the copying of its key-value cache.
 
@@ -28,36 +29,20 @@ class CausalAttention(Cell):
     is still in the window. Memory by copying neither vanishes nor explodes; it ends.
 
     Args:
-      inputs: D.
       features: size of keys and values, and of y; the state has 2 window features
         numbers.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       window: how many steps are remembered, at least 1.
       heads: of attention; divides `features`.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Vaswani et al., NeurIPS (2017), eq. 1; its cache as a state is ours. Matrices
       N(0, 1/fan-in).
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        window: int = 16,
-        heads: int = 1,
-    ):
-        super().__init__(inputs, features, dtype)
+    def make(self, key: Array, *, window: int = 16, heads: int = 1):
         self.window = _checks.whole(window, "window", 1)
         self.heads = heads_that_divide(self.features, heads)
-        keys = jax.random.split(_checks.key(key), 4)
+        keys = jax.random.split(key, 4)
         shape = (self.features, self.inputs)
         self.W_Q, self.W_K, self.W_V = (
             nnx.Param(fan_in_matrix(k, shape, self.dtype)) for k in keys[:3]

@@ -1,5 +1,7 @@
 """What all cells of the zoo share."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,18 +17,60 @@ from vgjax._typing import Carry, Inputs
 RECURRENCES = ("gaussian", "orthogonal", "identity", "sparse")
 
 
+def passes_on(to: Callable) -> Callable[[Callable], Callable]:
+    """Decorate a function whose ``**`` goes to another: its signature tells what."""
+
+    def tell(fn: Callable) -> Callable:
+        signature = inspect.signature(fn)
+        *own, _ = signature.parameters.values()
+        passed = [
+            p
+            for p in inspect.signature(to).parameters.values()
+            if p.kind is p.KEYWORD_ONLY
+        ]
+        tells: Any = fn
+        tells.__signature__ = signature.replace(parameters=[*own, *passed])
+        return fn
+
+    return tell
+
+
 class Cell(nnx.RNNCellBase):
     """A step ``cell(carry, x) -> (carry, y)`` that knows its first carry and inputs.
 
     Unbatched, except where the batch is the state: write `jax.vmap`. Weights are
     `flax.nnx.Param`, and what is given but not trained is `Constant`. Matrices act on
     columns, as on paper: where Flax has a kernel, ``W`` is its transpose.
+
+    A new cell defines `make`, its weights; `advance`, its step; and where the carry is
+    not h alone, `first_carry`. Their docstrings list the options of `make`.
+
+    Args:
+      inputs: D, numbers in an input.
+      features: units, the size of h, which is the state where the cell does not say
+        otherwise.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      options: those of the cell.
     """
 
-    def __init__(self, inputs: int, features: int, dtype: Any):
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        *,
+        key: Array,
+        dtype: Any = None,
+        **options: Any,
+    ):
         self.inputs = _checks.whole(inputs, "inputs", 1)
         self.features = _checks.whole(features, "features", 1)
         self.dtype = _checks.dtype_or_default(dtype)
+        self.make(_checks.key(key), **options)
+
+    def make(self, key: Array) -> None:
+        """Draw the weights; keyword-only arguments are the options of the cell."""
+        raise NotImplementedError
 
     def __call__(self, carry: Carry, inputs: Any) -> tuple[Carry, Any]:
         """Take one step.
@@ -94,6 +138,14 @@ class Cell(nnx.RNNCellBase):
     def zeros(self, *shape: int) -> Array:
         """Zeros of the cell's dtype."""
         return jnp.zeros(shape, self.dtype)
+
+
+class MemoryCell(Cell):
+    """A cell whose carry is (c, h), (features,) each, and whose state is [c; h]."""
+
+    def first_carry(self):
+        """(c, h): zeros, (features,) each."""
+        return self.zeros(self.features), self.zeros(self.features)
 
 
 class Constant(nnx.Variable):
@@ -194,3 +246,10 @@ def fan_in_matrix(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
 def bias(x: float | Array, name: str = "forget_bias") -> float | Array:
     """Return a bias if it is a finite scalar, or traced."""
     return _checks.number(x, name, "a finite number", lambda _: True)
+
+
+def heads_that_divide(features: int, heads: Any) -> int:
+    """Return `heads` if so many fit into `features`."""
+    heads = _checks.whole(heads, "heads", 1)
+    _checks.multiple(features, "features", heads, "heads")
+    return heads

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.core import Tracer
@@ -16,20 +17,51 @@ from jax.core import Tracer
 from vgjax import _checks, matrices
 from vgjax._linalg import matmul
 from vgjax.activations import gelu
-from vgjax.cells._cell import Cell, fan_in_matrix
+from vgjax.cells._cell import Cell, fan_in_matrix, heads_that_divide, passes_on
 from vgjax.cells._normalised import BatchNorm, LayerNorm
 from vgjax.cells._plain import NONLINEARITIES
+from vgjax.cells._registry import zoo
+
+__all__ = [
+    "BatchNormDense",
+    "Dense",
+    "LayerNormDense",
+    "Layers",
+    "ResidualDense",
+    "SharedLayers",
+    "TransformerBlock",
+]
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-class Dense(nnx.Module):
+class Layer(nnx.Module):
+    """A layer ``layer(h) -> h``, whose state h does not change its shape.
+
+    Args:
+      features: width, the size of h, or of each of its rows.
+      key: JAX key.
+      dtype: float32 or float64. Default: JAX's default float.
+      options: those of the layer.
+    """
+
+    rows: tuple[str, int, int] | None = None
+    """Where h is (rows, features): option that says how many, the least, default."""
+
+    def __init__(self, features: int, *, key: Array, dtype: Any = None, **options: Any):
+        dtype = _checks.dtype_or_default(dtype)
+        features = _checks.whole(features, "features", 1)
+        self.make(features, dtype, key, **options)
+
+    def make(self, features: int, dtype: np.dtype, key: Array) -> None:
+        """Draw the weights; keyword-only arguments are the options of the layer."""
+        raise NotImplementedError
+
+
+class Dense(Layer):
     r"""A layer $h' = \phi(W h + b)$, with $J = \mathrm{diag}(\phi') W$.
 
     Args:
-      features: width, the size of h.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       activation: $\phi$, as for `Recurrent`.
       gain: entries of W are N(0, gain^2/features), b = 0. Default:
         `vgjax.matrices.random_walk_gain`, at which log||J ... J v|| is a random walk
@@ -40,17 +72,15 @@ class Dense(nnx.Module):
       Sussillo & Abbott, arXiv:1412.6558 (2014).
     """
 
-    def __init__(
+    def make(
         self,
         features: int,
-        *,
+        dtype: np.dtype,
         key: Array,
-        dtype: Any = None,
+        *,
         activation: str = "relu",
         gain: float | Array | None = None,
     ):
-        dtype = _checks.dtype_or_default(dtype)
-        features = _checks.whole(features, "features", 1)
         _checks.choice(activation, "activation", NONLINEARITIES)
         self.activation = NONLINEARITIES[activation]
         if gain is None:
@@ -71,10 +101,7 @@ class ResidualDense(Dense):
     $J = I + \epsilon \, \mathrm{diag}(\phi') W$.
 
     Args:
-      features: width, the size of h.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
-      activation: $\phi$, as for `Recurrent`.
+      activation: as for `Dense`.
       gain: as for `Dense`.
       eps: $\epsilon$, above 0.
 
@@ -82,19 +109,17 @@ class ResidualDense(Dense):
       He, Zhang, Ren & Sun, CVPR (2016), eq. 1.
     """
 
-    def __init__(
+    def make(
         self,
         features: int,
-        *,
+        dtype: np.dtype,
         key: Array,
-        dtype: Any = None,
+        *,
         activation: str = "relu",
         gain: float | Array | None = None,
         eps: float = 0.1,
     ):
-        super().__init__(
-            features, key=key, dtype=dtype, activation=activation, gain=gain
-        )
+        super().make(features, dtype, key, activation=activation, gain=gain)
         self.eps = float(_checks.positive(eps, "eps"))
 
     def __call__(self, h: Array) -> Array:
@@ -106,7 +131,7 @@ class BatchNormDense(Dense):
     r"""A layer $h' = \phi(\mathrm{BN}(W h) + b)$ of a whole batch, the state.
 
     $\mathrm{BN}(z) = \gamma \odot (z - \mu)/\sigma$ by mean and variance of the batch;
-    1e-5 is added to the variance, $\gamma = 1$ to begin with. Arguments as for `Dense`;
+    1e-5 is added to the variance, $\gamma = 1$ to begin with. Options as for `Dense`;
     h is (batch, features).
 
     Source:
@@ -114,9 +139,12 @@ class BatchNormDense(Dense):
       Rao, Sohl-Dickstein & Schoenholz, ICLR (2019).
     """
 
-    def __init__(self, features: int, *, key: Array, dtype: Any = None, **options: Any):
-        super().__init__(features, key=key, dtype=dtype, **options)
-        self.norm = BatchNorm(features, 1.0, _checks.dtype_or_default(dtype))
+    rows = ("batch", 2, 8)
+
+    @passes_on(Dense.make)
+    def make(self, features: int, dtype: np.dtype, key: Array, **options: Any):
+        super().make(features, dtype, key, **options)
+        self.norm = BatchNorm(features, 1.0, dtype)
 
     def __call__(self, h: Array) -> Array:
         """``phi(BN(W h) + b)``, (batch, features)."""
@@ -128,15 +156,16 @@ class LayerNormDense(Dense):
     r"""A layer $h' = \phi(\mathrm{LN}(W h))$, normalised over its units.
 
     $\mathrm{LN}(a) = \alpha \odot (a - \mu)/\sigma + \beta$, 1e-5 added to the
-    variance; alpha = 1, beta = 0 to begin with. Arguments as for `Dense`.
+    variance; alpha = 1, beta = 0 to begin with. Options as for `Dense`.
 
     Source:
       Ba, Kiros & Hinton, arXiv:1607.06450 (2016), eq. 3.
     """
 
-    def __init__(self, features: int, *, key: Array, dtype: Any = None, **options: Any):
-        super().__init__(features, key=key, dtype=dtype, **options)
-        self.norm = LayerNorm(features, _checks.dtype_or_default(dtype))
+    @passes_on(Dense.make)
+    def make(self, features: int, dtype: np.dtype, key: Array, **options: Any):
+        super().make(features, dtype, key, **options)
+        self.norm = LayerNorm(features, dtype)
         del self.b
 
     def __call__(self, h: Array) -> Array:
@@ -144,7 +173,7 @@ class LayerNormDense(Dense):
         return self.activation(self.norm(matmul(self.W[...], h)))
 
 
-class TransformerBlock(nnx.Module):
+class TransformerBlock(Layer):
     r"""A pre-norm Transformer block on the residual stream of its tokens, the state.
 
     .. math::
@@ -156,9 +185,6 @@ class TransformerBlock(nnx.Module):
     heads; 1e-5 is added to the variances. $J = I + $ what the two branches add.
 
     Args:
-      features: width of a token.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       heads: of attention; divides `features`.
       causal: a token sees itself and those before it only.
       hidden: width of the second branch. Default: 4 features.
@@ -168,23 +194,20 @@ class TransformerBlock(nnx.Module):
       N(0, 1/fan-in), biases 0.
     """
 
-    def __init__(
+    rows = ("tokens", 1, 4)
+
+    def make(
         self,
         features: int,
-        *,
+        dtype: np.dtype,
         key: Array,
-        dtype: Any = None,
+        *,
         heads: int = 2,
         causal: bool = False,
         hidden: int | None = None,
     ):
-        dtype = _checks.dtype_or_default(dtype)
-        features = _checks.whole(features, "features", 1)
         self.heads = heads_that_divide(features, heads)
-        if not isinstance(causal, bool):
-            msg = f"Argument `causal` must be True or False, but is {causal!r}."
-            raise TypeError(msg)
-        self.causal = causal
+        self.causal = _checks.flag(causal, "causal")
         hidden = 4 * features if hidden is None else _checks.whole(hidden, "hidden", 1)
         keys = jax.random.split(key, 6)
         square = (features, features)
@@ -234,14 +257,11 @@ class Layers(Cell):
       inputs: 0, since what a network over depth is given is its first state.
       features: width.
       key: JAX key; not needed, because the weights are in the layers.
-      dtype: float32 or float64. Default: JAX's default float.
+      dtype: as for all cells.
       layer: `Dense`, `ResidualDense`, `BatchNormDense`, `LayerNormDense` or
         `TransformerBlock`.
       options: those of the layer, and batch=8 of `BatchNormDense` or tokens=4 of
         `TransformerBlock`: the rows of h, which is (features,) for the others.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
     """
 
     def __init__(
@@ -251,7 +271,6 @@ class Layers(Cell):
         *,
         key: Array,
         dtype: Any = None,
-        layer: Any = Dense,
         **options: Any,
     ):
         if inputs != 0:
@@ -260,15 +279,16 @@ class Layers(Cell):
                 f"its first state, but is {inputs!r}."
             )
             raise ValueError(msg)
+        super().__init__(1, features, key=key, dtype=dtype, **options)
+        self.inputs = 0
+
+    def make(self, key: Array, *, layer: Any = Dense, **options: Any):
         if not (isinstance(layer, type) and issubclass(layer, nnx.Module)):
             msg = f"Argument `layer` must be a class of layers, but is {layer!r}."
             raise TypeError(msg)
-        super().__init__(1, features, dtype)
-        self.inputs = 0
         self.layer_class: Any = layer
         self.carry_shape = (self.features,)
-        rows = ROWS.get(layer)
-        if rows is not None:
+        if (rows := getattr(layer, "rows", None)) is not None:
             name, low, default = rows
             count = _checks.whole(options.pop(name, default), name, low)
             self.carry_shape = (count, self.features)
@@ -281,7 +301,7 @@ class Layers(Cell):
             options["gain"] = float(_checks.positive(gain, "gain"))
         self.options = tuple(sorted(options.items()))
         # A wrong option is refused here, not when the layers are drawn.
-        jax.eval_shape(self.make_layer, _checks.key(key))
+        jax.eval_shape(self.make_layer, key)
 
     def make_layer(self, key: Array) -> nnx.Module:
         """One layer."""
@@ -335,17 +355,8 @@ class SharedLayers(Layers):
     Arguments as for `Layers`.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        layer: Any = Dense,
-        **options: Any,
-    ):
-        super().__init__(inputs, features, key=key, dtype=dtype, layer=layer, **options)
+    def make(self, key: Array, *, layer: Any = Dense, **options: Any):
+        super().make(key, layer=layer, **options)
         self.layer = self.make_layer(key)
 
     def __call__(self, carry, inputs=None):
@@ -360,11 +371,15 @@ class SharedLayers(Layers):
         del key, length
 
 
-ROWS = {BatchNormDense: ("batch", 2, 8), TransformerBlock: ("tokens", 1, 4)}
+def over_depth(name: str, layer: Any, checked: str) -> None:
+    """Register two networks of a layer: each depth with its own weights, or shared."""
+    zoo(name, checked=checked, fixed={"layer": layer})(Layers)
+    repeated = "equals its layer repeated"
+    zoo(f"shared_{name}", checked=repeated, fixed={"layer": layer})(SharedLayers)
 
 
-def heads_that_divide(features: int, heads: Any) -> int:
-    """Return `heads` if so many fit into `features`."""
-    heads = _checks.whole(heads, "heads", 1)
-    _checks.multiple(features, "features", heads, "heads")
-    return heads
+over_depth("layers", Dense, "equations in NumPy; random-walk gain")
+over_depth("residual_layers", ResidualDense, "equations in NumPy")
+over_depth("batch_norm_layers", BatchNormDense, "equations in NumPy; coupling")
+over_depth("layer_norm_layers", LayerNormDense, "equations in NumPy")
+over_depth("transformer", TransformerBlock, "equations in NumPy; causality")

@@ -1,7 +1,5 @@
 """Gates: paths on which a cell can decide to keep what it has."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,13 +11,18 @@ from vgjax.activations import sigmoid, tanh
 from vgjax.cells._cell import (
     Affine,
     Cell,
+    MemoryCell,
     bias,
     fan_in_matrix,
     input_matrix,
     orthogonal_affine,
 )
+from vgjax.cells._registry import zoo
+
+__all__ = ["GRU", "LSTM", "MGU", "ChronoLSTM", "MinimalRNN"]
 
 
+@zoo("gru", checked="nnx.GRUCell; T log(1/2) at W = 0")
 class GRU(Cell):
     r"""Gated recurrent unit, as in Flax.
 
@@ -33,23 +36,13 @@ class GRU(Cell):
     + \mathrm{diag}((W_n h + c_n) \odot r') W_r)$. For W = 0 it is diag(z), and with
     z = 1/2 every singular value of $\Phi(t, 0)$ is $2^{-t}$.
 
-    Args:
-      inputs: D.
-      features: size of h, which is the state.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
-
     Source:
       Cho et al., arXiv:1406.1078v1 (2014), whose reset gate comes after the product (in
       the EMNLP version it comes before); initialised as `flax.linen.GRUCell`.
     """
 
-    def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
-        super().__init__(inputs, features, dtype)
-        keys = jax.random.split(_checks.key(key), 3)
+    def make(self, key: Array):
+        keys = jax.random.split(key, 3)
         self.r, self.z, self.n = (orthogonal_affine(k, self) for k in keys)
         self.c = nnx.Param(self.zeros(self.features))
 
@@ -65,6 +58,7 @@ class GRU(Cell):
         return h, h
 
 
+@zoo("mgu", checked="linen.MGUCell")
 class MGU(Cell):
     r"""Minimal gated unit, as in Flax: a GRU of one gate.
 
@@ -76,31 +70,15 @@ class MGU(Cell):
     For W = 0, J = diag(f).
 
     Args:
-      inputs: D.
-      features: size of h, which is the state.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       forget_bias: b_f to begin with.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Zhou, Wu, Zhang & Zhou, Int. J. Autom. Comput. 13, 226 (2016), eq. 5-7, with f
       and 1 - f exchanged and the gate after the product, as `flax.linen.MGUCell`.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        forget_bias: float = 1.0,
-    ):
-        super().__init__(inputs, features, dtype)
-        keys = jax.random.split(_checks.key(key))
+    def make(self, key: Array, *, forget_bias: float = 1.0):
+        keys = jax.random.split(key)
         self.f = orthogonal_affine(keys[0], self, bias(forget_bias))
         self.n = orthogonal_affine(keys[1], self)
         self.c = nnx.Param(self.zeros(self.features))
@@ -115,6 +93,7 @@ class MGU(Cell):
         return h, h
 
 
+@zoo("minimal_rnn", checked="equations in NumPy")
 class MinimalRNN(Cell):
     r"""Minimal RNN: the state meets the input only at the gate.
 
@@ -125,31 +104,15 @@ class MinimalRNN(Cell):
     $J = \mathrm{diag}(u) + \mathrm{diag}((h - z) \odot u') U_h$.
 
     Args:
-      inputs: D.
-      features: size of h, which is the state.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       forget_bias: b_u to begin with.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Chen, arXiv:1711.06788 (2017), eq. 2-4; Chen, Pennington & Schoenholz, ICML
       (2018). U_h orthogonal, W_x and U_z N(0, 1/fan-in), b_z = 0.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        forget_bias: float = 0.0,
-    ):
-        super().__init__(inputs, features, dtype)
-        keys = jax.random.split(_checks.key(key), 3)
+    def make(self, key: Array, *, forget_bias: float = 0.0):
+        keys = jax.random.split(key, 3)
         N = self.features
         self.W_x = nnx.Param(input_matrix(keys[0], self))
         self.b_z = nnx.Param(self.zeros(N))
@@ -167,7 +130,8 @@ class MinimalRNN(Cell):
         return h, h
 
 
-class LSTM(Cell):
+@zoo("lstm", checked="nnx.LSTMCell; T log sigmoid(b) at W = 0")
+class LSTM(MemoryCell):
     r"""Long short-term memory without peepholes, as in Flax.
 
     .. math::
@@ -180,14 +144,7 @@ class LSTM(Cell):
     x = 0 memory decays at the rate $\log \sigma(b_f)$.
 
     Args:
-      inputs: D.
-      features: size of c and of h.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       forget_bias: b_f to begin with; the other biases are 0.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Hochreiter & Schmidhuber, Neural Comput. 9, 1735 (1997); forget gate: Gers,
@@ -196,17 +153,8 @@ class LSTM(Cell):
       `flax.nnx.LSTMCell`, whose forget bias is 0.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        forget_bias: float = 1.0,
-    ):
-        super().__init__(inputs, features, dtype)
-        keys = jax.random.split(_checks.key(key), 4)
+    def make(self, key: Array, *, forget_bias: float = 1.0):
+        keys = jax.random.split(key, 4)
         self.i, self.g, self.o = (orthogonal_affine(k, self) for k in keys[:3])
         self.f = orthogonal_affine(keys[3], self, bias(forget_bias))
 
@@ -218,11 +166,8 @@ class LSTM(Cell):
         h = o * tanh(c)
         return (c, h), h
 
-    def first_carry(self):
-        """(c, h): zeros, (features,) each."""
-        return self.zeros(self.features), self.zeros(self.features)
 
-
+@zoo("chrono_lstm", checked="E log f = -0.0430 (Tmax 100)")
 class ChronoLSTM(LSTM):
     r"""An LSTM whose units begin with memories of 1 to Tmax steps.
 
@@ -231,33 +176,18 @@ class ChronoLSTM(LSTM):
     that unit i forgets in about u_i steps.
 
     Args:
-      inputs: D.
-      features: size of c and of h.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       Tmax: longest dependence expected, in steps, at least 3.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Tallec & Ollivier, ICLR (2018), eq. 16.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        Tmax: float = 100,
-    ):
-        largest = float(jnp.finfo(_checks.dtype_or_default(dtype)).max)
-        fits = f"at least 3 steps, and finite in {_checks.dtype_or_default(dtype)}"
+    def make(self, key: Array, *, Tmax: float = 100):
+        largest = float(jnp.finfo(self.dtype).max)
+        fits = f"at least 3 steps, and finite in {self.dtype}"
         _checks.number(Tmax, "Tmax", fits, lambda x: 3 <= x <= largest)
-        keys = jax.random.split(_checks.key(key))
-        super().__init__(inputs, features, key=keys[0], dtype=dtype)
+        keys = jax.random.split(key)
+        super().make(keys[0])
         u = jax.random.uniform(
             keys[1], (self.features,), self.dtype, minval=1, maxval=Tmax - 1
         )

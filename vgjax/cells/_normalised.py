@@ -12,7 +12,23 @@ from vgjax import _checks
 from vgjax._linalg import matmul
 from vgjax._typing import Carry
 from vgjax.activations import sigmoid, tanh
-from vgjax.cells._cell import Affine, Cell, Constant, bias, orthogonal_affine
+from vgjax.cells._cell import (
+    Affine,
+    Cell,
+    Constant,
+    MemoryCell,
+    bias,
+    orthogonal_affine,
+)
+from vgjax.cells._registry import zoo
+
+__all__ = [
+    "BatchNormLSTM",
+    "BatchNormRNN",
+    "LayerNormGRU",
+    "LayerNormLSTM",
+    "LayerNormRNN",
+]
 
 EPSILON = 1e-5
 
@@ -36,6 +52,7 @@ class LayerNorm(nnx.Module):
         return self.alpha[...] * standardised(z, -1) + self.beta[...]
 
 
+@zoo("layer_norm_rnn", checked="projector of its Jacobian; scale invariance")
 class LayerNormRNN(Cell):
     r"""Layer normalisation in the network of one matrix.
 
@@ -47,23 +64,13 @@ class LayerNormRNN(Cell):
     the pre-activations are (nearly) annihilated, and the spectral norm of $J_t$ falls
     as $1/\sigma$ where pre-activations grow.
 
-    Args:
-      inputs: D.
-      features: size of h, which is the state.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
-
     Source:
       Ba, Kiros & Hinton, arXiv:1607.06450 (2016), eq. 4. W orthogonal, U of variance
       1/D, alpha = 1, beta = 0.
     """
 
-    def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
-        super().__init__(inputs, features, dtype)
-        a = orthogonal_affine(_checks.key(key), self)
+    def make(self, key: Array):
+        a = orthogonal_affine(key, self)
         self.W, self.U = a.W, a.U
         self.norm = LayerNorm(self.features, self.dtype)
 
@@ -74,6 +81,7 @@ class LayerNormRNN(Cell):
         return h, h
 
 
+@zoo("layer_norm_gru", checked="equations in NumPy")
 class LayerNormGRU(Cell):
     r"""Layer normalisation in a gated recurrent unit.
 
@@ -85,28 +93,19 @@ class LayerNormGRU(Cell):
     Each LN acts on a whole vector, those of z and r on both at once;
     $\sigma^2 = \mathrm{var} + 10^{-5}$ in all.
 
-    Args:
-      inputs: D.
-      features: size of h, which is the state.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
-
     Source:
       Ba, Kiros & Hinton (2016), supplement, eq. 23-26, with z and 1 - z exchanged, as
       in `GRU`. alpha = 1, beta = 0.
     """
 
-    def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
-        super().__init__(inputs, features, dtype)
-        keys = jax.random.split(_checks.key(key), 3)
+    def make(self, key: Array):
+        keys = jax.random.split(key, 3)
         zr = stacked(keys[:2], self)
         self.W_zr, self.U_zr = zr.W, zr.U
         n = orthogonal_affine(keys[2], self)
         self.W_n, self.U_n = n.W, n.U
-        sizes = (2 * features, 2 * features, features, features)
+        F = self.features
+        sizes = (2 * F, 2 * F, F, F)
         self.norms = nnx.List([LayerNorm(size, self.dtype) for size in sizes])
 
     def advance(self, carry, x):
@@ -121,7 +120,8 @@ class LayerNormGRU(Cell):
         return h, h
 
 
-class LayerNormLSTM(Cell):
+@zoo("layer_norm_lstm", checked="equations in NumPy")
+class LayerNormLSTM(MemoryCell):
     r"""Layer normalisation in an LSTM.
 
     .. math::
@@ -133,32 +133,17 @@ class LayerNormLSTM(Cell):
     dc'/dc is diag(sigma(f)), as in `LSTM`.
 
     Args:
-      inputs: D.
-      features: size of c and of h.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       forget_bias: what b has for f to begin with; 0 for the others.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Ba, Kiros & Hinton (2016), supplement, eq. 20-22. alpha = 1, beta = 0.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        forget_bias: float = 1.0,
-    ):
-        super().__init__(inputs, features, dtype)
-        keys = jax.random.split(_checks.key(key), 4)
+    def make(self, key: Array, *, forget_bias: float = 1.0):
+        keys = jax.random.split(key, 4)
         self.ifog = stacked(keys, self, (0.0, bias(forget_bias), 0.0, 0.0))
-        sizes = (4 * features, 4 * features, features)
+        F = self.features
+        sizes = (4 * F, 4 * F, F)
         self.norms = nnx.List([LayerNorm(size, self.dtype) for size in sizes])
 
     def advance(self, carry, x):
@@ -170,10 +155,6 @@ class LayerNormLSTM(Cell):
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
         h = sigmoid(o) * tanh(LN_3(c))
         return (c, h), h
-
-    def first_carry(self):
-        """(c, h): zeros, (features,) each."""
-        return self.zeros(self.features), self.zeros(self.features)
 
 
 def stacked(
@@ -210,10 +191,6 @@ class BatchNorm(nnx.Module):
 
 class _BatchNormCell(Cell):
     """A cell some of whose pre-activations are normalised by name, in `norms`."""
-
-    def __init__(self, inputs: int, features: int, dtype: Any, batch: int | None):
-        super().__init__(inputs, features, dtype)
-        self.batch = None if batch is None else _checks.whole(batch, "batch", 2)
 
     def __call__(self, carry, inputs):
         """Take one step of the whole batch, inputs (batch, D); frozen, of one, (D,)."""
@@ -271,6 +248,18 @@ class _BatchNormCell(Cell):
             frozen.norms[name].statistics = Constant(statistics.mean(0))
         return frozen
 
+    def _normalise(
+        self, key: Array, batch: int | None, gain: float | Array, **sizes: int
+    ) -> None:
+        """Make `norms`; without a batch by the statistics of a run on noise."""
+        self.batch = None if batch is None else _checks.whole(batch, "batch", 2)
+        _checks.positive(gain, "gain")
+        self.norms = nnx.Dict(
+            {name: BatchNorm(size, gain, self.dtype) for name, size in sizes.items()}
+        )
+        if batch is None:
+            self._freeze_on_noise(key)
+
     def _freeze_on_noise(self, key: Array) -> None:
         shape = (_NOISE_STEPS, _NOISE_BATCH, self.inputs)
         inputs = jax.random.normal(key, shape, self.dtype)
@@ -302,6 +291,7 @@ _NOISE_STEPS = 64
 _NOISE_BATCH = 64
 
 
+@zoo("batch_norm_rnn", checked="coupling of the batch; E tanh'^2")
 class BatchNormRNN(_BatchNormCell):
     r"""Recurrent batch normalisation in the network of one matrix.
 
@@ -314,16 +304,10 @@ class BatchNormRNN(_BatchNormCell):
     $\mathrm{diag}(\tanh' \odot \gamma_h / \sigma) W$ for each member by itself.
 
     Args:
-      inputs: D.
       features: size of h of one member.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       gain: gamma to begin with, of both; above 0.
       batch: size of the batch, at least 2; or None for frozen statistics, those of a
         run on standard normal inputs. `freeze` takes them from inputs of your own.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Cooijmans, Ballas, Laurent, Gulcehre & Courville, ICLR (2017), sec. 3, and sec. 4
@@ -331,24 +315,10 @@ class BatchNormRNN(_BatchNormCell):
       one set serves all.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        gain: float | Array = 0.1,
-        batch: int | None = 8,
-    ):
-        super().__init__(inputs, features, dtype, batch)
-        _checks.positive(gain, "gain")
-        keys = jax.random.split(_checks.key(key))
+    def make(self, key: Array, *, gain: float | Array = 0.1, batch: int | None = 8):
+        keys = jax.random.split(key)
         self.a = orthogonal_affine(keys[0], self)
-        norms = {name: BatchNorm(self.features, gain, self.dtype) for name in "hx"}
-        self.norms = nnx.Dict(norms)
-        if batch is None:
-            self._freeze_on_noise(keys[1])
+        self._normalise(keys[1], batch, gain, h=self.features, x=self.features)
 
     def _advance(self, carry, x, norm):
         a = norm("h", matmul(carry, self.a.W[...].T))
@@ -357,6 +327,7 @@ class BatchNormRNN(_BatchNormCell):
         return h, h
 
 
+@zoo("batch_norm_lstm", checked="equations in NumPy")
 class BatchNormLSTM(_BatchNormCell):
     r"""Recurrent batch normalisation in an LSTM.
 
@@ -369,44 +340,27 @@ class BatchNormLSTM(_BatchNormCell):
     the path of the memory is not normalised.
 
     Args:
-      inputs: D.
       features: size of c and of h of one member.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       gain: gamma to begin with, of all three; above 0.
       forget_bias: what b has for f to begin with; 0 for the others.
       batch: as for `BatchNormRNN`.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Cooijmans et al., ICLR (2017), sec. 3; beta_c = 0.
     """
 
-    def __init__(
+    def make(
         self,
-        inputs: int,
-        features: int,
-        *,
         key: Array,
-        dtype: Any = None,
+        *,
         gain: float | Array = 0.1,
         forget_bias: float = 1.0,
         batch: int | None = 8,
     ):
-        super().__init__(inputs, features, dtype, batch)
-        _checks.positive(gain, "gain")
-        keys = jax.random.split(_checks.key(key), 5)
+        keys = jax.random.split(key, 5)
         self.ifog = stacked(keys[:4], self, (0.0, bias(forget_bias), 0.0, 0.0))
         F = self.features
-        norms = {
-            name: BatchNorm(size, gain, self.dtype)
-            for name, size in {"h": 4 * F, "x": 4 * F, "c": F}.items()
-        }
-        self.norms = nnx.Dict(norms)
-        if batch is None:
-            self._freeze_on_noise(keys[4])
+        self._normalise(keys[4], batch, gain, h=4 * F, x=4 * F, c=F)
 
     def _advance(self, carry, x, norm):
         c, h = carry
@@ -421,3 +375,14 @@ class BatchNormLSTM(_BatchNormCell):
     def first_carry(self):
         """(c, h): zeros, each (batch, features), or (features,) if frozen."""
         return self.zeros(*self.carry_shape()), self.zeros(*self.carry_shape())
+
+
+# After both, because that is the order of their names.
+zoo(
+    "frozen_batch_norm_rnn",
+    checked="diag(tanh' gamma/sigma) W",
+    fixed={"batch": None},
+)(BatchNormRNN)
+zoo("frozen_batch_norm_lstm", checked="equations in NumPy", fixed={"batch": None})(
+    BatchNormLSTM
+)

@@ -19,11 +19,16 @@ from vgjax.cells._cell import (
     Constant,
     fan_in_matrix,
     input_matrix,
+    passes_on,
     recurrent_matrix,
 )
 from vgjax.cells._plain import plain_affine
+from vgjax.cells._registry import zoo
+
+__all__ = ["Clockwork", "Dilated", "Leaky", "Skip"]
 
 
+@zoo("leaky", checked="log(1 - 1/tau) at W = 0")
 class Leaky(Cell):
     r"""Leaky integrator: $h_t = (1 - \alpha) h_{t-1} + \alpha \tanh(a_t)$.
 
@@ -32,10 +37,6 @@ class Leaky(Cell):
     unit i forgets at the rate $\log(1 - 1/\tau_i)$, -inf for $\tau_i = 1$.
 
     Args:
-      inputs: D.
-      features: size of h, which is the state.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       time_constants: tau in steps, a scalar or (features,); at least 1.
       log_uniform: (low, high) in steps: log tau is drawn evenly between their logs.
         Default, where no time constants are given: (1, 100).
@@ -50,19 +51,16 @@ class Leaky(Cell):
       et al., Deep Learning (2016), 10.9.2.
     """
 
-    def __init__(
+    @passes_on(recurrent_matrix)
+    def make(
         self,
-        inputs: int,
-        features: int,
-        *,
         key: Array,
-        dtype: Any = None,
+        *,
         time_constants: float | Array | Sequence[float] | None = None,
         log_uniform: tuple[float, float] | None = None,
         **recurrence: Any,
     ):
-        super().__init__(inputs, features, dtype)
-        keys = jax.random.split(_checks.key(key))
+        keys = jax.random.split(key)
         if time_constants is None:
             tau = self._drawn(keys[1], log_uniform)
         elif log_uniform is None:
@@ -114,6 +112,7 @@ class Leaky(Cell):
         return h, h
 
 
+@zoo("skip", checked="companion blocks; tanh of W + V at d = 1")
 class Skip(Cell):
     r"""A connection through time beside that of one step.
 
@@ -123,34 +122,18 @@ class Skip(Cell):
     row and the identity below its diagonal; for d = 1 it is S (W + V).
 
     Args:
-      inputs: D.
-      features: size of h.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       delay: d, at least 1.
       recurrence: as for `Recurrent`; W and V are drawn alike and divided by sqrt(2).
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Lin, Horne, Tino & Giles, IEEE Trans. Neural Netw. 7, 1329 (1996); Goodfellow et
       al., Deep Learning (2016), 10.9.1.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        delay: int = 4,
-        **recurrence: Any,
-    ):
-        super().__init__(inputs, features, dtype)
+    @passes_on(recurrent_matrix)
+    def make(self, key: Array, *, delay: int = 4, **recurrence: Any):
         self.delay = _checks.whole(delay, "delay", 1)
-        keys = jax.random.split(_checks.key(key))
+        keys = jax.random.split(key)
         self.a = plain_affine(keys[0], self, None, recurrence)
         V = recurrent_matrix(keys[1], self.features, self.dtype, **recurrence)
         self.V = nnx.Param(V / 2**0.5)
@@ -166,6 +149,7 @@ class Skip(Cell):
         return self.zeros(self.delay, self.features)
 
 
+@zoo("dilated", checked="equations in NumPy")
 class Dilated(Cell):
     r"""Layers whose recurrence skips 1, 2, 4, ... steps.
 
@@ -175,33 +159,20 @@ class Dilated(Cell):
     numbers. A gradient crosses t steps of layer l by t/d_l products with W_l.
 
     Args:
-      inputs: D.
       features: size of each layer.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       dilations: (d_1, d_2, ...), each at least 1.
       recurrence: as for `Recurrent`.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Chang et al., Dilated recurrent neural networks, NeurIPS (2017), eq. 1 and 2.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        dilations: Sequence[int] = (1, 2, 4),
-        **recurrence: Any,
+    @passes_on(recurrent_matrix)
+    def make(
+        self, key: Array, *, dilations: Sequence[int] = (1, 2, 4), **recurrence: Any
     ):
-        super().__init__(inputs, features, dtype)
         self.dilations = whole_numbers(dilations, "dilations")
-        keys = jax.random.split(_checks.key(key), len(self.dilations))
+        keys = jax.random.split(key, len(self.dilations))
         first = plain_affine(keys[0], self, None, recurrence)
         rest = [self._layer(k, recurrence) for k in keys[1:]]
         self.layers = nnx.List([first, *rest])
@@ -226,6 +197,7 @@ class Dilated(Cell):
         return tuple(self.zeros(d, self.features) for d in self.dilations)
 
 
+@zoo("clockwork", checked="equations in NumPy; which rows wait")
 class Clockwork(Cell):
     r"""Modules that move only when their clock ticks, slower ones driving faster.
 
@@ -237,40 +209,26 @@ class Clockwork(Cell):
     $\mathrm{diag}(\tanh'(a_t)) W$ for units that move and of I for those that wait.
 
     Args:
-      inputs: D.
-      features: size of h, which is the state; a multiple of the number of periods.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
+      features: a multiple of the number of periods.
       periods: (T_1, T_2, ...) in steps, ascending, each at least 1.
       gain: entries of a row of W are N(0, gain^2/n), with n those that are not removed;
         above 0.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Koutnik, Greff, Gomez & Schmidhuber, ICML (2014), eq. 3-5; Goodfellow et al.,
       Deep Learning (2016), 10.9.3.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        periods: Sequence[int] = (1, 2, 4, 8),
-        gain: float = 1.0,
+    def make(
+        self, key: Array, *, periods: Sequence[int] = (1, 2, 4, 8), gain: float = 1.0
     ):
-        super().__init__(inputs, features, dtype)
         self.periods = whole_numbers(periods, "periods")
         if any(b <= a for a, b in zip(self.periods, self.periods[1:], strict=False)):
             msg = f"Argument `periods` must be ascending, but is {self.periods}."
             raise ValueError(msg)
         _checks.multiple(self.features, "features", len(self.periods), "periods")
         _checks.positive(gain, "gain")
-        keys = jax.random.split(_checks.key(key))
+        keys = jax.random.split(key)
         N, of_unit = self.features, self._periods_of_units()
         heard = of_unit[:, None] <= of_unit[None, :]
         W = jax.random.normal(keys[0], (N, N), self.dtype)

@@ -1,7 +1,5 @@
 """Cells whose recurrent matrix is on, or set within, the unit circle by its form."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,14 +8,16 @@ from jax import Array
 from vgjax import _checks
 from vgjax._linalg import matmul
 from vgjax.cells._cell import Cell, Constant, input_matrix
+from vgjax.cells._registry import zoo
+
+__all__ = ["LRU", "Cayley", "Expm"]
 
 
 class _Orthogonal(Cell):
     """``h = modReLU(W h + U x)`` with W orthogonal whatever the parameters."""
 
-    def __init__(self, inputs: int, features: int, key: Array, dtype: Any):
-        super().__init__(inputs, features, dtype)
-        keys = jax.random.split(_checks.key(key), 3)
+    def make(self, key: Array):
+        keys = jax.random.split(key, 3)
         self.M = nnx.Param(self.skew(keys[0]))
         self.U = nnx.Param(input_matrix(keys[1], self))
         b = jax.random.uniform(keys[2], (self.features,), self.dtype, -0.01, 0.01)
@@ -51,6 +51,7 @@ class _Orthogonal(Cell):
         return jnp.diag(above[: N - 1], 1)
 
 
+@zoo("cayley", checked="W orthogonal; singular values 1 or 0")
 class Cayley(_Orthogonal):
     r"""Orthogonal by the Cayley transform: $W = (I + A)^{-1} (I - A) D$.
 
@@ -59,15 +60,8 @@ class Cayley(_Orthogonal):
     $J_t = \mathrm{diag}(|z_t| + b > 0) W$: every singular value is 1 or 0.
 
     Args:
-      inputs: D.
-      features: size of h, which is the state.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
       negative: how many of the signs of D are -1, from 0 to features. An orthogonal
         matrix with the eigenvalue -1 needs some.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Notes:
       W is made anew at each step, by a solve: O(N^3).
@@ -78,18 +72,11 @@ class Cayley(_Orthogonal):
       modReLU: Arjovsky, Shah & Bengio, ICML (2016), eq. 8.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        features: int,
-        *,
-        key: Array,
-        dtype: Any = None,
-        negative: int = 0,
-    ):
-        super().__init__(inputs, features, key, dtype)
-        negative = _checks.whole(negative, "negative", 0, features)
-        signs = jnp.where(jnp.arange(features) < features - negative, 1, -1)
+    def make(self, key: Array, *, negative: int = 0):
+        super().make(key)
+        F = self.features
+        negative = _checks.whole(negative, "negative", 0, F)
+        signs = jnp.where(jnp.arange(F) < F - negative, 1, -1)
         self.D = Constant(signs.astype(self.dtype))
 
     def skew(self, key):
@@ -106,21 +93,13 @@ class Cayley(_Orthogonal):
         return jnp.linalg.solve(eye + A, eye - A) * self.D[...][None, :]
 
 
+@zoo("expm", checked="W orthogonal; singular values 1 or 0")
 class Expm(_Orthogonal):
     r"""Orthogonal by the exponential map: $W = \exp(A)$, $A = M - M^T$.
 
     $h_t = \mathrm{modReLU}(W h_{t-1} + U x_t)$, with
     $\mathrm{modReLU}(z) = \mathrm{sign}(z) \max(|z| + b, 0)$.
     $J_t = \mathrm{diag}(|z_t| + b > 0) W$: every singular value is 1 or 0.
-
-    Args:
-      inputs: D.
-      features: size of h, which is the state.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Notes:
       W is made anew at each step, by Pade's approximation: O(N^3).
@@ -130,9 +109,6 @@ class Expm(_Orthogonal):
       2 x 2 blocks U[-pi, pi] (Henaff, Szlam & LeCun, ICML (2016)); b ~ U[-0.01, 0.01].
       modReLU: Arjovsky, Shah & Bengio, ICML (2016), eq. 8.
     """
-
-    def __init__(self, inputs: int, features: int, *, key: Array, dtype: Any = None):
-        super().__init__(inputs, features, key, dtype)
 
     def skew(self, key):
         """Blocks U[-pi, pi]."""
@@ -146,6 +122,7 @@ class Expm(_Orthogonal):
         return jax.scipy.linalg.expm(self.A())
 
 
+@zoo("lru", checked="|lambda|^t twice; E log|lambda| on the ring")
 class LRU(Cell):
     r"""Linear recurrent unit: a complex diagonal, held within a ring.
 
@@ -158,16 +135,10 @@ class LRU(Cell):
     twice, whatever the inputs.
 
     Args:
-      inputs: size of x, and of y.
-      features: F.
-      key: JAX key.
-      dtype: float32 or float64. Default: JAX's default float.
+      inputs: D, size of x and of y.
       r_min: inner radius, from 0. The default is what the paper takes for long inputs.
       r_max: outer radius, above `r_min`, at most 1.
       max_phase: arguments of lambda are drawn from [0, max_phase], radians; above 0.
-
-    Raises:
-      ValueError, TypeError: an argument is not as said here.
 
     Source:
       Orvieto, Smith, Gu, Fernando, Gulcehre, Pascanu & De, ICML (2023), eq. 5-7 and
@@ -175,18 +146,14 @@ class LRU(Cell):
       $\gamma = \sqrt{1 - |\lambda|^2}$, trained as logarithms.
     """
 
-    def __init__(
+    def make(
         self,
-        inputs: int,
-        features: int,
-        *,
         key: Array,
-        dtype: Any = None,
+        *,
         r_min: float = 0.9,
         r_max: float = 0.999,
         max_phase: float = 2 * jnp.pi,
     ):
-        super().__init__(inputs, features, dtype)
         inside = "a radius from 0 to 1"
         for name, r in {"r_min": r_min, "r_max": r_max}.items():
             _checks.number(r, name, inside, lambda r: 0 <= r <= 1)
@@ -195,7 +162,7 @@ class LRU(Cell):
         _checks.positive(max_phase, "max_phase")
         # Python numbers: those of NumPy would make a float32 cell float64.
         r_min, r_max, max_phase = float(r_min), float(r_max), float(max_phase)
-        keys = jax.random.split(_checks.key(key), 5)
+        keys = jax.random.split(key, 5)
         F, D, dtype = self.features, self.inputs, self.dtype
         u = jax.random.uniform(keys[0], (F,), dtype, minval=jnp.finfo(dtype).tiny)
         # Below 1, which rounding may reach for a narrow ring at the unit circle.

@@ -10,11 +10,10 @@ import optax
 import oracles
 import pytest
 from flax import nnx
-from test_lowering import precisions
+from support.lowering import precisions
 
 import vgjax
 from vgjax import cells
-from vgjax.cells import _zoo
 
 T, D = 12, 2
 
@@ -99,16 +98,6 @@ def jacobians_of(name):
 
 
 every_cell = pytest.mark.parametrize("name", cells.names())
-
-
-def test_the_zoo_has_39_cells_and_every_class_of_it_a_home():
-    assert len(cells.names()) == 39
-    assert set(SMALL) <= set(cells.names())
-    assert len(OVER_DEPTH) == 10
-    for classes in _zoo.HOMES.values():
-        for name in classes:
-            assert getattr(cells, name).__name__ == name
-            assert f"`{name}`" in cells.__doc__
 
 
 @pytest.mark.float64
