@@ -110,7 +110,7 @@ def exponents(keys: Array, gain: Array, *, N: int, **options: int) -> Any:
         keys = jax.random.split(key)
         J = vgjax.matrices.gaussian(keys[0], N, gain=gain)
         h = jax.random.normal(keys[1], (N,))
-        step = vgjax.cells.from_function(network, J)
+        step = vgjax.steps.from_function(network, J)
         return vgjax.lyapunov_spectrum(step, h, **options)
 
     return jax.vmap(one)(keys)

@@ -82,7 +82,7 @@ def measure(config: Config) -> dict[str, Any]:
     keys = jax.random.split(jax.random.key(config.seed + 1), 2)
     measured = {}
     for name, W in matrices(config).items():
-        step = vgjax.cells.from_function(linear, W)
+        step = vgjax.steps.from_function(linear, W)
         state = jax.random.normal(keys[0], (len(W),))
         inputs = jax.random.normal(keys[1], (config.steps, len(W)))
         spectrum = vgjax.jacobian_spectrum(step, state, inputs)
@@ -100,7 +100,7 @@ def measure(config: Config) -> dict[str, Any]:
         }
     long = config.long_steps
     W = measured["Gaussian"]["matrix"]
-    step = vgjax.cells.from_function(linear, W)
+    step = vgjax.steps.from_function(linear, W)
     spectrum = vgjax.jacobian_spectrum(
         step, jnp.zeros(len(W)), jnp.zeros((long, len(W))), every=long // 100
     )

@@ -33,7 +33,7 @@ that was run, in float32 or float64, so that it is derivatives that are compared
 trajectories that chaos has torn apart. Exact derivatives in float64 are then the truth
 itself, of which only the sum in 6. is an independent check. Products are multiplied out
 in float64 always. Plain derivatives are those of a Flax cell as it stands, exact ones
-those of vgjax.cells.exact. Weights are the same in both dtypes; gain is that of the
+those of vgjax.steps.exact. Weights are the same in both dtypes; gain is that of the
 recurrent matrices. Sizes and expectations were chosen on one network of each kind, of
 seed 0; the default seed is 1.
 """
@@ -108,11 +108,11 @@ def compare(
     states = vgjax.rollout(cell, carry, inputs).states[:-1]
     blind = vgjax.jacobians.saturation(cell, carry, inputs)
 
-    twin = vgjax.cells.exact(build(name, gain, seed, "float64", config))
+    twin = vgjax.steps.exact(build(name, gain, seed, "float64", config))
     carry64 = zeros(name, "float64", config)
     true = jacobians_at(twin, carry64, states.astype(float), inputs.astype(float))
     plain = jacobians_at(cell, carry, states, inputs)
-    exact = jacobians_at(vgjax.cells.exact(cell), carry, states, inputs)
+    exact = jacobians_at(vgjax.steps.exact(cell), carry, states, inputs)
     truly = jnp.max(jnp.abs(true), axis=2)
     gone = jnp.max(jnp.abs(exact), axis=2) == 0
     found = {

@@ -223,7 +223,7 @@ def measure_tanh(key: Array, config: Config) -> dict[str, Any]:
     @jax.jit
     @jax.vmap
     def at_rest(W, b):
-        step = vgjax.cells.from_function(tanh, (W, b))
+        step = vgjax.steps.from_function(tanh, (W, b))
         h = vgjax.rollout(step, jnp.zeros_like(b), length=2 * config.steps).carry
         moved = jnp.linalg.norm(step(h, None)[0] - h)
         return h, moved, vgjax.jacobians.state_jacobian(step, h)
@@ -258,7 +258,7 @@ def angles_of(
 
 @partial(jax.jit, static_argnums=(0, 5, 6))
 def _angles(function, params, start, inputs, readout, steps, every):
-    step = vgjax.cells.from_function(function, tuple(params))
+    step = vgjax.steps.from_function(function, tuple(params))
     loss = Partial(score, readout)
     return gradients.alignment(step, start, inputs, loss, length=steps, every=every)
 

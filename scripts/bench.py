@@ -179,7 +179,7 @@ def memory(N, T):
         h = jnp.tanh(W @ h)
         return h, None
 
-    step = vgjax.cells.from_function(cell, W)
+    step = vgjax.steps.from_function(cell, W)
 
     def run():
         return vgjax.jacobian_spectrum(step, jnp.ones(N), length=T, every=T // 10)
@@ -370,7 +370,7 @@ def long_chain(T):
     # of log values once they are far apart, are known; the correction is of high order.
     diagonal = np.array([1.01, 0.97, 0.9, 0.8])
     W = np.diag(diagonal) + np.diag([0.3, -0.2, 0.4], 1)
-    step = vgjax.cells.from_function(lambda W, h, x: (W @ h, x), jnp.asarray(W))
+    step = vgjax.steps.from_function(lambda W, h, x: (W @ h, x), jnp.asarray(W))
     found = vgjax.jacobian_spectrum(step, jnp.ones(4), length=T, every=T)
     left, right = unit_eigenvectors(W)
     answer = T * np.log(diagonal) + volume_corrections(left, right)

@@ -52,7 +52,7 @@ def exponents(N, T, aim):
     h = np.random.default_rng(2).standard_normal(N)
     # The frame that vgjax begins with, so that nothing but the groups can differ.
     basis = np.asarray(random_basis(N, N, jnp.dtype(float)))
-    step = vgjax.cells.from_function(lambda W, h, x: (jnp.tanh(W @ h), x), W)
+    step = vgjax.steps.from_function(lambda W, h, x: (jnp.tanh(W @ h), x), W)
 
     @jax.jit
     def in_jax(W, h, basis):
@@ -157,7 +157,7 @@ def leading(kind, N, max_sweeps):
         answer = T * np.sort(np.repeat(rates, 2))[::-1][:k]
     else:
         W = 1.2 / N**0.5 * jax.random.normal(key, (N, N), float)
-        cell = vgjax.cells.from_function(lambda W, h, x: (jnp.tanh(W @ h), x), W)
+        cell = vgjax.steps.from_function(lambda W, h, x: (jnp.tanh(W @ h), x), W)
         carry, inputs, answer = jax.random.normal(key, (N,), float), None, None
     options = {"k": k, "length": T, "max_sweeps": max_sweeps}
     began = time.perf_counter()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from vgjax import cells
+from vgjax import steps
 
 T = 9
 
@@ -22,7 +22,7 @@ def case(kind, dtype, seed=1):
     states = systems.run(params, h, inputs)
     hand = (params, states, inputs, *systems.direct(kind, params, states, data))
     cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a, dtype))
-    step = cells.from_function(systems.network, cast(params))
+    step = steps.from_function(systems.network, cast(params))
     data = cast(data)
     loss = Partial(systems.LOSSES[kind], data) if kind in systems.LOSSES else data
     return (step, cast(h), cast(inputs), loss), hand
@@ -35,7 +35,7 @@ def scale(params, h, x):
 def fixed_point(w, T, dtype):
     """A linear unit that stays exactly where it is, for it starts there."""
     params = {"w": jnp.asarray(w, dtype), "u": jnp.ones((), dtype)}
-    step = cells.from_function(scale, params)
+    step = steps.from_function(scale, params)
     return step, jnp.full(1, 1 / (1 - w), dtype), jnp.ones((T, 1), dtype)
 
 

@@ -27,6 +27,7 @@ FLOORS = {
     "matrices": 1,
     "products": 1,
     "theory": 2,
+    "steps": 3,
     "cells": 3,
     "trajectories": 3,
     "jacobians": 3,

@@ -10,7 +10,7 @@ from flax import linen, nnx
 from jax.flatten_util import ravel_pytree
 
 import vgjax
-from vgjax import cells
+from vgjax import steps
 from vgjax.jacobians import input_jacobians, propagator, state_jacobian, state_jacobians
 
 D, H = 2, 3
@@ -203,7 +203,7 @@ def stacked(cells, carry, x):
 def test_layers_form_a_block_triangle(dtype, tolerance):
     lower = make(nnx.GRUCell, dtype)
     upper = nnx.LSTMCell(H, H, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(5))
-    step = cells.from_function(stacked, (lower, upper))
+    step = steps.from_function(stacked, (lower, upper))
     h, deep = vectors(dtype, 1)[0], vectors(dtype, 2, seed=6)
     x = drive(dtype)
     J = np.asarray(state_jacobians(step, (h, deep), x))
@@ -223,7 +223,7 @@ def test_convolutional_lstm_has_the_carry_of_an_image(dtype, tolerance):
     )
     carry = cell.initialize_carry(jax.random.key(0), (3, 1))
     x = jnp.asarray(np.random.default_rng(7).standard_normal((4, 3, 1)), dtype)
-    step = cells.from_linen(cell, cell.init(jax.random.key(1), carry, x[0]))
+    step = steps.from_linen(cell, cell.init(jax.random.key(1), carry, x[0]))
     J = state_jacobians(step, carry, x)
     assert J.shape == (4, 12, 12)
     tol = tolerance(1e-13, 1e-5)
@@ -247,7 +247,7 @@ def test_equinox_and_flax_lstms_differ_by_the_order_of_their_blocks(dtype, toler
         cell,
         tuple(jnp.concatenate(part) for part in (given, own, bias)),
     )
-    found = state_jacobians(cells.from_equinox(cell), (h, c), x)
+    found = state_jacobians(steps.from_equinox(cell), (h, c), x)
     swap = np.r_[H : 2 * H, :H]
     expected = np.asarray(state_jacobians(flax_cell, (c, h), x))[:, swap][:, :, swap]
     np.testing.assert_allclose(found, expected, atol=tolerance(1e-13, 1e-5))
@@ -260,7 +260,7 @@ def turn(angle, h, x):
 
 
 def test_steps_without_inputs_have_jacobians_too(dtype, tolerance):
-    step, h = cells.from_function(turn, jnp.asarray(0.3, dtype)), jnp.ones(2, dtype)
+    step, h = steps.from_function(turn, jnp.asarray(0.3, dtype)), jnp.ones(2, dtype)
     c, s = np.cos(0.3), np.sin(0.3)
     J = np.array([[c, -s], [2 * s, 2 * c]])
     tol = tolerance(1e-13, 1e-5)
@@ -303,7 +303,7 @@ def test_jacobians_go_through_jit_vmap_and_grad(dtype, tolerance):
         np.testing.assert_allclose(together[b], expected, atol=tol)
 
     def entry(w):
-        step = cells.from_function(lambda w, h, x: (w * h**2 + x, None), w)
+        step = steps.from_function(lambda w, h, x: (w * h**2 + x, None), w)
         return propagator(step, jnp.ones(1, dtype), jnp.zeros((2, 1), dtype))[0, 0]
 
     # s_2 = w^3 s_0^4, so Phi = 4 w^3 and its derivative by w is 12 w^2.

@@ -18,7 +18,7 @@ from counting import traces
 from flax import nnx
 
 import vgjax
-from vgjax import _programs, cells
+from vgjax import _programs, cells, steps
 from vgjax._keys import fingerprint
 
 pytestmark = pytest.mark.once
@@ -444,7 +444,7 @@ def test_steps_in_which_nothing_changed_are_not_traced_again():
         lambda: lambda h, x: (jax.vmap(lambda z: jax.nn.relu(GAIN * z))(h), x),
         lambda: Gained().__call__,
         # Other arrays of a step are arguments of its program.
-        lambda: cells.from_function(lambda W, h, x: (W @ h, x), 2 * W),
+        lambda: steps.from_function(lambda W, h, x: (W @ h, x), 2 * W),
         lambda: functools.partial(lambda W, h, x: (W @ h, x), 2 * W),
     ]
     x = jnp.ones((3, 2), jnp.float32)
@@ -488,7 +488,7 @@ def test_the_python_of_a_step_runs_once_a_call(name, dtype):
         runs.append(1)
         return jnp.tanh(W @ h + x), h
 
-    step = cells.from_function(network, jnp.eye(12, dtype=dtype))
+    step = steps.from_function(network, jnp.eye(12, dtype=dtype))
     x = jnp.ones((20, 12), dtype)
     # Traced and not compiled, which would take long.
     jax.eval_shape(lambda h: MEASURES[name](step, h, x), jnp.ones(12, dtype))

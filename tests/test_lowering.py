@@ -8,7 +8,7 @@ from flax import nnx
 from support.lowering import precisions
 
 import vgjax
-from vgjax import cells, gradients, jacobians, lyapunov, products, theory
+from vgjax import gradients, jacobians, lyapunov, products, steps, theory
 
 T, D, H = 6, 2, 3
 CELLS = {"tanh": nnx.SimpleCell, "lstm": nnx.LSTMCell}
@@ -18,7 +18,7 @@ def of_cell(measure, kind="tanh", **options):
     """``measure`` as a function of numbers only, and those numbers."""
 
     def program(weights, carry, inputs):
-        step = cells.from_function(lambda w, c, x: nnx.merge(graph, w)(c, x), weights)
+        step = steps.from_function(lambda w, c, x: nnx.merge(graph, w)(c, x), weights)
         return measure(step, carry, inputs, **options)
 
     dtype = jnp.result_type(float)
@@ -52,7 +52,7 @@ def of_batch(step, carry, inputs, loss):
 
 
 def leading(W):
-    step = cells.from_function(lambda W, h, x: (W @ h, x), W)
+    step = steps.from_function(lambda W, h, x: (W @ h, x), W)
     return lyapunov.leading_spectrum(step, W[0], k=1, length=3)
 
 

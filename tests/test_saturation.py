@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vgjax import activations
-from vgjax.cells import from_function
 from vgjax.jacobians import saturation
+from vgjax.steps import from_function
 
 # Pre-activations where 1 - tanh^2 is right, off by some 0.4 %, off by more than 1 %,
 # and zero, and where the derivative itself is no normal number.

@@ -29,7 +29,7 @@ def network(W, h, x):
 
 
 def given(W, x):
-    return vgjax.cells.from_function(network, W), jnp.ones_like(x[0]), x
+    return vgjax.steps.from_function(network, W), jnp.ones_like(x[0]), x
 
 
 def loss(trajectory):

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import vgjax
-from vgjax import cells, products
+from vgjax import products, steps
 from vgjax.products import Spectrum
 
 D = 2
@@ -153,7 +153,7 @@ def spiral(W, h, x):
 
 def test_a_step_without_inputs_runs_for_a_given_length(dtype, tolerance):
     W = jnp.asarray([[0.5, 3.0], [0.0, 0.25]], dtype)
-    step, h = cells.from_function(spiral, W), jnp.ones(2, dtype)
+    step, h = steps.from_function(spiral, W), jnp.ones(2, dtype)
     found = vgjax.jacobian_spectrum(step, h, length=12, reverse=True)
     powers = [np.linalg.matrix_power(np.asarray(W, float), t) for t in range(1, 13)]
     wanted = np.log(np.linalg.svd(powers, compute_uv=False))
@@ -200,7 +200,7 @@ def test_memory_of_an_lstm_is_the_sigmoid_of_its_forget_bias():
         (2, -0.126928011042973),
         (5, -0.00671534848911794),
     ]:
-        step = cells.from_function(forgetful_lstm, jnp.asarray(b, float))
+        step = steps.from_function(forgetful_lstm, jnp.asarray(b, float))
         found = vgjax.jacobian_spectrum(step, c, x, every=T)
         np.testing.assert_allclose(found.log_singular_values, T * rate, rtol=1e-12)
         np.testing.assert_allclose(found.log_abs_det, 2 * T * rate, rtol=1e-12)
@@ -224,7 +224,7 @@ def drives_tanh(W, h, x):
 
 def working_memory(T, N, dtype, measure=vgjax.jacobian_spectrum, **options):
     def run(W, h, x):
-        return measure(cells.from_function(drives_tanh, W), h, x, **options)
+        return measure(steps.from_function(drives_tanh, W), h, x, **options)
 
     shapes = [jax.ShapeDtypeStruct(s, dtype) for s in [(N, N), (N,), (T, N)]]
     compiled = jax.jit(run).lower(*shapes).compile()
@@ -272,11 +272,11 @@ def test_nan_in_a_jacobian_spoils_that_step_and_all_later_ones(
     x = np.full((12, 2), 0.04)
     x[5] = bad
     measure = functools.partial(
-        vgjax.jacobian_spectrum, cells.from_function(squared, W), jnp.ones(2, dtype)
+        vgjax.jacobian_spectrum, steps.from_function(squared, W), jnp.ones(2, dtype)
     )
     found = measure(jnp.asarray(x, dtype), reverse=reverse)
     J = vgjax.state_jacobians(
-        cells.from_function(squared, W), jnp.ones(2, dtype), jnp.asarray(x, dtype)
+        steps.from_function(squared, W), jnp.ones(2, dtype), jnp.asarray(x, dtype)
     )
     # J[5] is the first bad one; backwards it is met at lag 7, or all after are bad too.
     first = (0 if state_is_lost else 6) if reverse else 5
@@ -296,7 +296,7 @@ def test_units_that_are_off_read_minus_infinity_for_good(dtype):
     W = jnp.asarray([[1.0, 2.0], [3.0, 5.0]], dtype)
     x = np.zeros((6, 2))
     x[3] = [0, -1e4]
-    step, h = cells.from_function(relu, W), jnp.ones(2, dtype)
+    step, h = steps.from_function(relu, W), jnp.ones(2, dtype)
     found = vgjax.jacobian_spectrum(step, h, jnp.asarray(x, dtype))
     values = np.asarray(found.log_singular_values)
     np.testing.assert_array_equal(
@@ -335,13 +335,13 @@ STEPS = np.ones((3, 2), np.float32)
     ],
 )
 def test_wrong_arguments_are_refused_by_name(inputs, options, error, sentence):
-    step = cells.from_function(drives_tanh, np.eye(2, dtype=np.float32))
+    step = steps.from_function(drives_tanh, np.eye(2, dtype=np.float32))
     with pytest.raises(error, match=sentence):
         vgjax.jacobian_spectrum(step, np.ones(2, np.float32), inputs, **options)
 
 
 def test_float64_without_x64_is_refused_with_the_two_remedies():
-    step = cells.from_function(drives_tanh, np.eye(2, dtype=np.float32))
+    step = steps.from_function(drives_tanh, np.eye(2, dtype=np.float32))
     sentence = r"`dtype` .*is float64.*jax_enable_x64.*with jax\.enable_x64\(True\)"
     with jax.enable_x64(False), pytest.raises(ValueError, match=sentence):
         vgjax.jacobian_spectrum(step, np.ones(2, np.float32), STEPS, dtype="float64")

@@ -10,7 +10,7 @@ from counting import compilations
 from flax import linen, nnx
 
 import vgjax
-from vgjax import cells
+from vgjax import steps
 
 pytestmark = pytest.mark.once
 
@@ -48,7 +48,7 @@ STEPS = {
     "tree_util.Partial": lambda W: jax.tree_util.Partial(linear, W),
     "bound method": lambda W: Model(W).move,
     "jitted": lambda W: jax.jit(lambda h, x: (W @ h, x)),
-    "from_function": lambda W: cells.from_function(linear, W),
+    "from_function": lambda W: steps.from_function(linear, W),
     "closure over numpy": lambda W: (lambda V: lambda h, x: (V @ h, x))(np.asarray(W)),
 }
 
@@ -194,7 +194,7 @@ def linen_cell(reads):
 def test_linen_dropout_draws_anew_and_averages_that_nothing_reads_travel():
     module, variables, h = linen_cell(reads=False)
     rngs = {"dropout": jax.random.key(2)}
-    step = cells.from_linen(module, variables, rngs=rngs, mutable="averages")
+    step = steps.from_linen(module, variables, rngs=rngs, mutable="averages")
     kept = (vgjax.rollout(step, h, length=3).states != 0).sum(axis=1)
     assert list(kept) == sorted(kept, reverse=True)
     assert kept[3] < kept[1] < 8
@@ -206,7 +206,7 @@ def test_linen_dropout_draws_anew_and_averages_that_nothing_reads_travel():
 def test_linen_averages_that_the_state_depends_on_are_refused():
     module, variables, h = linen_cell(reads=True)
     rngs = {"dropout": jax.random.key(2)}
-    step = cells.from_linen(module, variables, rngs=rngs, mutable=["averages"])
+    step = steps.from_linen(module, variables, rngs=rngs, mutable=["averages"])
     with pytest.raises(ValueError, match=r"floating .*'averages'.*into the carry"):
         vgjax.rollout(step, h, length=3)
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import vgjax
-from vgjax import cells
+from vgjax import steps
 
 
 def halve(h, x):
@@ -98,7 +98,7 @@ def test_batches_are_the_callers_vmap(dtype, tolerance):
     carry = jnp.zeros(2, dtype)
 
     def run(W, inputs):
-        return vgjax.rollout(cells.from_function(tanh_cell, W), carry, inputs).states
+        return vgjax.rollout(steps.from_function(tanh_cell, W), carry, inputs).states
 
     together = jax.jit(jax.vmap(run))(W, inputs)
     for b in range(3):
@@ -117,7 +117,7 @@ def scaled(w, h, x):
 
 def test_gradients_reach_the_weights(dtype, tolerance):
     def last(w):
-        step = cells.from_function(scaled, w)
+        step = steps.from_function(scaled, w)
         return vgjax.rollout(step, jnp.ones((), dtype), length=5).carry
 
     found = jax.grad(last)(jnp.asarray(1.5, dtype))

@@ -8,7 +8,7 @@ import pytest
 from flax import linen, nnx
 
 import vgjax
-from vgjax import cells, plots, theory
+from vgjax import cells, plots, steps, theory
 
 ONE = np.float32
 CELL = nnx.GRUCell(1, 3, rngs=nnx.Rngs(0))
@@ -135,15 +135,15 @@ def linen_gru():
 def test_variables_of_linen_that_do_not_fit_get_one_sentence():
     module, variables = linen_gru()
     with pytest.raises(ValueError, match=r"`variables` .*'params'.*has only \['hn'"):
-        cells.from_linen(module, variables["params"])
+        steps.from_linen(module, variables["params"])
     model = {"params": {"cell": variables["params"], "head": {}}}
-    step = cells.from_linen(module, model)
+    step = steps.from_linen(module, model)
     with pytest.raises(ValueError, match="`variables` must be what `module.init`"):
         vgjax.rollout(step, CARRY, INPUTS)
     with pytest.raises(TypeError, match="`module` must be a cell, but is RNN"):
-        cells.from_linen(linen.RNN(module), variables)
+        steps.from_linen(linen.RNN(module), variables)
     with pytest.raises(TypeError, match="`variables` must be the mapping"):
-        cells.from_linen(module, [variables])
+        steps.from_linen(module, [variables])
 
 
 CHAIN = np.ones((2, 1, 1), ONE)

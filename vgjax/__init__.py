@@ -9,7 +9,8 @@ function of ``(step, carry, inputs)``, of a stack of matrices, or of one matrix.
 | `matrices` | recurrent matrices with a known spectrum |
 | `products` | exact log singular values and vectors of products of matrices |
 | `theory` | what mathematics predicts |
-| `cells` | the zoo of Flax cells; steps from linen, Equinox and plain functions |
+| `steps` | steps from linen, Equinox and plain functions; exact derivatives in any |
+| `cells` | the zoo of Flax cells |
 | `trajectories` | a step under `jax.lax.scan` |
 | `jacobians` | state and input Jacobians, the propagator, saturation |
 | `spectra` | from a step to its exact spectra |
@@ -29,6 +30,7 @@ from vgjax import lyapunov as lyapunov
 from vgjax import matrices as matrices
 from vgjax import products as products
 from vgjax import spectra as spectra
+from vgjax import steps as steps
 from vgjax import theory as theory
 from vgjax import trajectories as trajectories
 from vgjax.jacobians import propagator as propagator

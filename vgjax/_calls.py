@@ -51,12 +51,12 @@ def check_step(step: Any) -> None:
         _refuse(f"is a {kind.__name__} of Flax, which runs a sequence; give its cell")
     if hasattr(step, "apply") and hasattr(step, "scope"):
         _refuse(
-            "is a Flax linen module; give it its variables by vgjax.cells.from_linen"
+            "is a Flax linen module; give it its variables by vgjax.steps.from_linen"
         )
     if kind.__module__.startswith("equinox.nn"):
         _refuse(
             f"is the Equinox {kind.__name__}, which takes (x, carry); wrap it by "
-            f"vgjax.cells.from_equinox"
+            f"vgjax.steps.from_equinox"
         )
     if not callable(step):
         _refuse(f"is {kind.__name__}")
@@ -69,7 +69,7 @@ def check_step(step: Any) -> None:
     except TypeError:
         _refuse(
             f"takes {signature}; a function of its parameters too becomes a step by "
-            f"vgjax.cells.from_function, and of a model give the cell"
+            f"vgjax.steps.from_function, and of a model give the cell"
         )
 
 

@@ -10,7 +10,7 @@ from counting import compilations
 from flax import linen, nnx
 
 import vgjax
-from vgjax import cells
+from vgjax import steps
 
 
 class NnxTanh(nnx.Module):
@@ -47,9 +47,9 @@ def plain_tanh(params, h, x):
 MAKE = {
     "nnx": NnxTanh,
     # A new but equal module each time.
-    "linen": lambda W: cells.from_linen(LinenTanh(len(W)), {"params": {"W": W}}),
-    "equinox": lambda W: cells.from_equinox(EquinoxTanh(W)),
-    "function": lambda W: cells.from_function(plain_tanh, {"W": W}),
+    "linen": lambda W: steps.from_linen(LinenTanh(len(W)), {"params": {"W": W}}),
+    "equinox": lambda W: steps.from_equinox(EquinoxTanh(W)),
+    "function": lambda W: steps.from_function(plain_tanh, {"W": W}),
 }
 MEASURE = {
     "rollout": vgjax.rollout,
@@ -104,7 +104,7 @@ def test_linen_cells_take_the_steps_that_apply_takes(name, dtype, tolerance):
     x = jnp.asarray(np.random.default_rng(1).standard_normal((3, 2)), dtype)
     carry = cell.initialize_carry(jax.random.key(0), (2,))
     variables = cell.init(jax.random.key(1), carry, x[0])
-    found = vgjax.rollout(cells.from_linen(cell, variables), carry, x)
+    found = vgjax.rollout(steps.from_linen(cell, variables), carry, x)
     for t in range(3):
         carry, y = cell.apply(variables, carry, x[t])
         np.testing.assert_allclose(found.outputs[t], y, rtol=tolerance(1e-13, 1e-5))
@@ -117,7 +117,7 @@ def test_equinox_lstm_passes_on_h_above_c(dtype, tolerance):
     rng = np.random.default_rng(2)
     h, c, x = rng.standard_normal(3), rng.standard_normal(3), rng.standard_normal(2)
     carry = (jnp.asarray(h, dtype), jnp.asarray(c, dtype))
-    step = cells.from_equinox(cell)
+    step = steps.from_equinox(cell)
     found = vgjax.rollout(step, carry, jnp.asarray(x[None], dtype))
     J = vgjax.jacobians.state_jacobian(step, carry, jnp.asarray(x, dtype))
 
@@ -137,7 +137,7 @@ def test_equinox_lstm_passes_on_h_above_c(dtype, tolerance):
 def test_equinox_gru_passes_on_its_only_state(dtype, tolerance):
     cell = equinox.nn.GRUCell(2, 3, key=jax.random.key(1), dtype=dtype)
     h, x = jnp.ones(3, dtype), jnp.ones((2, 2), dtype)
-    found = vgjax.rollout(cells.from_equinox(cell), h, x)
+    found = vgjax.rollout(steps.from_equinox(cell), h, x)
     expected = cell(x[1], cell(x[0], h))
     np.testing.assert_allclose(found.states[2], expected, rtol=tolerance(1e-13, 1e-5))
     np.testing.assert_array_equal(found.outputs, found.states[1:])
@@ -157,14 +157,14 @@ def test_leaves_of_a_step_are_its_weights(kind, dtype):
 @pytest.mark.parametrize(
     ("adapter", "arguments", "sentence"),
     [
-        (cells.from_linen, (3, {}), "`module` must be a Flax linen .*but is int"),
+        (steps.from_linen, (3, {}), "`module` must be a Flax linen .*but is int"),
         (
-            cells.from_linen,
+            steps.from_linen,
             (linen.GRUCell(3), None),
             "`variables` must be the mapping .*but is NoneType",
         ),
-        (cells.from_equinox, ("cell",), "`cell` must be callable, but is str"),
-        (cells.from_function, ({}, plain_tanh), "`fn` must be callable, but is dict"),
+        (steps.from_equinox, ("cell",), "`cell` must be callable, but is str"),
+        (steps.from_function, ({}, plain_tanh), "`fn` must be callable, but is dict"),
     ],
 )
 def test_what_is_no_cell_is_refused_by_name(adapter, arguments, sentence):

@@ -10,8 +10,8 @@ from counting import compilations
 from flax import linen, nnx
 
 import vgjax
-from vgjax import activations, cells
-from vgjax.cells import exact
+from vgjax import activations, cells, steps
+from vgjax.steps import exact
 
 D, N = 2, 3
 
@@ -29,12 +29,12 @@ def linen_cell(seed, dtype, name="LSTMCell", **options):
     cell = getattr(linen, name)(N, dtype=dtype, param_dtype=dtype, **options)
     carry = cell.initialize_carry(jax.random.key(0), (D,))
     variables = cell.init(jax.random.key(seed), carry, jnp.zeros(D, dtype))
-    return cells.from_linen(cell, variables), carry
+    return steps.from_linen(cell, variables), carry
 
 
 def equinox_cell(seed, dtype):
     cell = equinox.nn.GRUCell(D, N, dtype=dtype, key=jax.random.key(seed))
-    return cells.from_equinox(cell), jnp.zeros(N, dtype)
+    return steps.from_equinox(cell), jnp.zeros(N, dtype)
 
 
 def tanh_step(W, h, x):
@@ -44,7 +44,7 @@ def tanh_step(W, h, x):
 
 def plain_function(seed, dtype):
     W = np.random.default_rng(seed).standard_normal((N, N))
-    return cells.from_function(tanh_step, jnp.asarray(W, dtype)), jnp.zeros(N, dtype)
+    return steps.from_function(tanh_step, jnp.asarray(W, dtype)), jnp.zeros(N, dtype)
 
 
 NNX = ["SimpleCell", "GRUCell", "LSTMCell", "OptimizedLSTMCell"]

@@ -12,7 +12,7 @@ from flax import linen, nnx
 from numpy_cells import assert_mean, assert_normal, assert_uniform, set_to
 
 import vgjax
-from vgjax import cells
+from vgjax import cells, steps
 
 
 def key(seed):
@@ -62,12 +62,12 @@ def linen_params(cell, gates):
 
 def linen_gru(cell):
     module = linen.GRUCell(4, dtype=cell.dtype, param_dtype=cell.dtype)
-    return cells.from_linen(module, linen_params(cell, "rzn"))
+    return steps.from_linen(module, linen_params(cell, "rzn"))
 
 
 def linen_mgu(cell):
     module = linen.MGUCell(4, dtype=cell.dtype, param_dtype=cell.dtype)
-    return cells.from_linen(module, linen_params(cell, "fn"))
+    return steps.from_linen(module, linen_params(cell, "fn"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from gradient_cases import case
 from jax.tree_util import Partial
 
 import vgjax
-from vgjax import cells, gradients
+from vgjax import gradients, steps
 
 
 def linear(W, h, x):
@@ -23,7 +23,7 @@ def reading(weights, trajectory):
 def measure(W, dtype, T=24, weights=(1, 0), **options):
     W = jnp.asarray(W, dtype)
     h, x = jnp.ones(len(W), dtype), jnp.zeros((T, len(W)), dtype)
-    step = cells.from_function(linear, W)
+    step = steps.from_function(linear, W)
     loss = Partial(reading, jnp.asarray(weights, dtype))
     return gradients.alignment(step, h, x, loss, **options)
 

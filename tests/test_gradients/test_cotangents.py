@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 import vgjax
-from vgjax import cells, gradients
+from vgjax import gradients, steps
 
 
 @pytest.mark.parametrize("kind", ["last", "outputs", "mixed", "given"])
@@ -103,9 +103,9 @@ def test_a_clock_in_the_carry_is_no_part_of_any_gradient(measure, dtype, toleran
     W = jnp.asarray(systems.parameters()["W"], dtype)
     h = jnp.linspace(-1, 1, 3, dtype=dtype)
     x = jnp.asarray(np.random.default_rng(4).standard_normal((5, 3)), dtype)
-    clocked = cells.from_function(ticks, W)
+    clocked = steps.from_function(ticks, W)
     found = measure(clocked, {"h": h, "clock": jnp.zeros((), int)}, x, of_pair)
-    plain = cells.from_function(ticks_by_input, W)
+    plain = steps.from_function(ticks_by_input, W)
     wanted = measure(plain, h, (jnp.arange(5, dtype=dtype)[:, None], x), of_one)
     tol = tolerance(1e-12, 1e-4)
     chex.assert_trees_all_close(found, wanted, atol=tol, rtol=tol)
@@ -144,7 +144,7 @@ def test_new_weights_and_new_labels_are_not_compiled_anew(measure, dtype):
     if measure is gradients.signal_to_noise:
         h, x, labels = is_batched(h), is_batched(x), is_batched(labels)
     given = [
-        (cells.from_function(systems.network, params), h, x, Partial(loss, labels + c))
+        (steps.from_function(systems.network, params), h, x, Partial(loss, labels + c))
         for c, params in (
             (c, jax.tree.map(lambda a, c=c: a * c, step.params)) for c in (1, 2)
         )
@@ -211,7 +211,7 @@ def turns(W, h, x):
 
 
 def test_complex_outputs_are_real_and_imaginary_parts(dtype, tolerance):
-    step = cells.from_function(turns, jnp.eye(2, dtype=dtype))
+    step = steps.from_function(turns, jnp.eye(2, dtype=dtype))
     x = jnp.asarray([[1, 2], [0, 1], [3, -1]], dtype)
     squares = gradients.cotangents(
         step, x[0], x, lambda t: jnp.sum(jnp.abs(t.outputs) ** 2)
@@ -229,7 +229,7 @@ def linear(W, h, x):
 
 def test_a_step_without_inputs_runs_for_a_given_length(dtype, tolerance):
     W = jnp.asarray([[0.5, 3.0], [0.0, 0.25]], dtype)
-    step, h = cells.from_function(linear, W), jnp.ones(2, dtype)
+    step, h = steps.from_function(linear, W), jnp.ones(2, dtype)
     given = jnp.zeros((5, 2), dtype).at[-1].set(jnp.asarray([2.0, -1.0], dtype))
     found = gradients.cotangents(step, h, None, given, length=4)
     powers = [np.linalg.matrix_power(np.asarray(W, float), k) for k in range(4, -1, -1)]

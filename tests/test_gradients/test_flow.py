@@ -9,7 +9,7 @@ import pytest
 from gradient_cases import case
 from gradient_systems import paths
 
-from vgjax import cells, gradients
+from vgjax import gradients, steps
 
 
 @pytest.mark.parametrize("kind", ["last", "outputs", "mixed", "given"])
@@ -32,7 +32,7 @@ def scale(w, h, x):
 @pytest.mark.parametrize("w", [0.5, 3.0])
 def test_flow_over_1500_steps_is_a_plane(w, dtype, tolerance):
     T = 1500
-    step = cells.from_function(scale, jnp.asarray(w, dtype))
+    step = steps.from_function(scale, jnp.asarray(w, dtype))
     h, x = jnp.zeros(1, dtype), jnp.zeros((T, 1), dtype)
     found = gradients.gradient_flow(step, h, x, jnp.ones((T + 1, 1), dtype))
     t = np.arange(T)
@@ -43,7 +43,7 @@ def test_flow_over_1500_steps_is_a_plane(w, dtype, tolerance):
 
 def test_later_states_do_not_matter_even_beside_a_nan(dtype):
     x = jnp.ones((6, 1), dtype).at[3].set(jnp.nan)
-    step = cells.from_function(lambda w, h, x: (w * h * x, None), jnp.ones(1, dtype))
+    step = steps.from_function(lambda w, h, x: (w * h * x, None), jnp.ones(1, dtype))
     given = jnp.ones((7, 1), dtype)
     found = np.asarray(gradients.gradient_flow(step, x[0], x, given))
     assert np.isneginf(found[np.triu_indices(6, 1)]).all()
@@ -56,7 +56,7 @@ def test_map_is_all_that_is_held_of_its_size():
     T = 600
 
     def measure(w, x):
-        step = cells.from_function(scale, w)
+        step = steps.from_function(scale, w)
         return gradients.gradient_flow(step, x[0], x, jnp.ones((T + 1, 2)))
 
     given = [jax.ShapeDtypeStruct(shape, float) for shape in ((2,), (T, 2))]

@@ -12,7 +12,7 @@ from gradient_cases import case, fixed_point, last_one
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from vgjax import cells, gradients
+from vgjax import gradients, steps
 
 
 @pytest.mark.parametrize("kind", ["last", "outputs", "mixed", "given"])
@@ -172,7 +172,7 @@ def annihilates(w, h, x):
 def test_what_a_step_annihilates_reads_minus_infinity(dtype):
     w = jnp.eye(2, dtype=dtype)
     x = jnp.zeros((5, 2), dtype).at[2].set(-9)
-    step, h = cells.from_function(annihilates, w), jnp.ones(2, dtype)
+    step, h = steps.from_function(annihilates, w), jnp.ones(2, dtype)
     given = jnp.zeros((6, 2), dtype).at[-1].set(1).at[2].set(1)
     found = gradients.lag_contributions(step, h, x, given)
     # Lags 0 and 1 of state 2; the last state learns of nothing, being zero.
@@ -187,7 +187,7 @@ def test_what_a_step_annihilates_reads_minus_infinity(dtype):
 
 def test_a_step_without_parameters_is_refused_and_told_where_they_go(dtype):
     x = jnp.ones((3, 2), dtype)
-    sentence = "`step` must have floating arrays .*vgjax.cells.from_function"
+    sentence = "`step` must have floating arrays .*vgjax.steps.from_function"
     for measure, batch in [
         (gradients.lag_contributions, lambda a: a),
         (gradients.signal_to_noise, lambda a: jnp.stack([a, a])),
@@ -201,7 +201,7 @@ def test_empty_and_whole_leaves_of_a_step_are_no_parameters(dtype):
         return params[0] * h + x, None
 
     params = (jnp.asarray(0.5, dtype), jnp.zeros((0,), dtype), jnp.arange(2))
-    step = cells.from_function(scale_by, params)
+    step = steps.from_function(scale_by, params)
     x = jnp.ones((3, 1), dtype)
     found = gradients.lag_contributions(step, x[0], x, last_one)
     assert list(found.gradient) == [".params[0]"]

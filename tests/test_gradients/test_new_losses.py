@@ -11,7 +11,7 @@ import pytest
 from counting import compilations
 from gradient_cases import case
 
-from vgjax import cells, gradients
+from vgjax import gradients, steps
 
 MEASURES = [
     gradients.cotangents,
@@ -65,7 +65,7 @@ def test_new_steps_and_losses_compile_nothing_new(measure, make, compiled, dtype
         fresh = functools.partial(systems.network, params[k])
         found = measure(fresh, h, x, make(scaled[k]))
         count = len(compiled) - before
-        plain = cells.from_function(systems.network, params[k])
+        plain = steps.from_function(systems.network, params[k])
         wanted = measure(plain, h, x, new_lambda(scaled[k]))
         chex.assert_trees_all_close(
             jax.tree.leaves(found), jax.tree.leaves(wanted), rtol=1e-6
@@ -166,7 +166,7 @@ def test_steps_with_a_forward_rule_only_are_measured(measure, step, plain):
     if measure is gradients.signal_to_noise:
         h, x = jnp.stack([h, -h]), jnp.stack([x, 2 * x])
     found, wanted = (
-        measure(cells.from_function(fn, params), h, x, both) for fn in (step, plain)
+        measure(steps.from_function(fn, params), h, x, both) for fn in (step, plain)
     )
     chex.assert_trees_all_close(found, wanted, rtol=1e-9, atol=1e-9)
 

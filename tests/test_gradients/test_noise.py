@@ -11,7 +11,7 @@ import pytest
 from gradient_cases import case, fixed_point
 from jax.tree_util import Partial
 
-from vgjax import cells, gradients
+from vgjax import gradients, steps
 
 T = 6
 
@@ -30,7 +30,7 @@ def batch_of(kind, dtype, B=4):
     cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a, dtype))
     data = cast(jax.tree.map(lambda *a: np.stack(a), *data))
     loss = Partial(systems.LOSSES[kind], data) if kind in systems.LOSSES else data
-    step = cells.from_function(systems.network, cast(params))
+    step = steps.from_function(systems.network, cast(params))
     return (step, cast(h), cast(x), loss), np.array(flat)
 
 

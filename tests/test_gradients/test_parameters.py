@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import vgjax
-from vgjax import cells, gradients
+from vgjax import cells, gradients, steps
 
 T = 6
 
@@ -134,11 +134,11 @@ def test_complex_parameters_count_as_their_two_parts(dtype, tolerance):
     x = jax.random.normal(jax.random.key(1), (T, 2, 3), dtype)
     h = jnp.ones((2, 3), dtype)
     parts = gradients.lag_contributions(
-        cells.from_function(turn_in_parts, w), h, x, of_outputs_in_parts
+        steps.from_function(turn_in_parts, w), h, x, of_outputs_in_parts
     )
     z = jax.lax.complex(x[:, 0], x[:, 1])
     one = jax.lax.complex(h[0], h[1])
-    step = cells.from_function(turn, jax.lax.complex(w[0], w[1]))
+    step = steps.from_function(turn, jax.lax.complex(w[0], w[1]))
     found = gradients.lag_contributions(step, one, z, of_outputs)
     tol = tolerance(1e-12, 1e-4)
     np.testing.assert_allclose(found.log_norm, parts.log_norm, atol=tol)
@@ -159,7 +159,7 @@ def of_outputs_in_parts(trajectory):
 
 @pytest.mark.parametrize("half", [jnp.bfloat16, jnp.float16])
 def test_cotangents_are_of_the_half_precision_of_the_carry(half):
-    step = cells.from_function(
+    step = steps.from_function(
         lambda w, h, x: (w * h + x, None), jnp.asarray(0.5, half)
     )
     h, x = jnp.ones(2, half), jnp.zeros((4, 2), half)
@@ -185,7 +185,7 @@ def test_gradient_of_log_norm_where_the_first_state_is_zero(dtype, tolerance):
     x = jnp.zeros((3, 1), dtype).at[0].set(1)
 
     def entry(w, k):
-        step = cells.from_function(scale, w)
+        step = steps.from_function(scale, w)
         return gradients.lag_contributions(step, x[0] * 0, x, last).log_norm[k]
 
     w = jnp.asarray(0.5, dtype)

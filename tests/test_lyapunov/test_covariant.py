@@ -9,13 +9,13 @@ import pytest
 import systems
 
 import vgjax
-from vgjax import cells, lyapunov
+from vgjax import lyapunov, steps
 
 CAT = np.array([[2.0, 1.0], [1.0, 1.0]])
 
 
 def linear(A, dtype=float):
-    step = cells.from_function(lambda A, h, x: (A @ h, x), jnp.asarray(A, dtype))
+    step = steps.from_function(lambda A, h, x: (A @ h, x), jnp.asarray(A, dtype))
     measure = lyapunov.covariant_vectors
     return functools.partial(measure, step, jnp.zeros(len(A), dtype))
 
@@ -28,7 +28,7 @@ def network(N=5, T=240):
     rng = np.random.default_rng(1)
     W = jnp.asarray(1.8 * rng.standard_normal((N, N)) / N**0.5)
     x = jnp.asarray(0.4 * rng.standard_normal((T, N)))
-    return cells.from_function(tanh_cell, W), jnp.zeros(N), x
+    return steps.from_function(tanh_cell, W), jnp.zeros(N), x
 
 
 def cosines(a, b):

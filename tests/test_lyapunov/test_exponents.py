@@ -16,7 +16,7 @@ import systems
 from flax import nnx
 
 import vgjax
-from vgjax import cells, lyapunov
+from vgjax import lyapunov, steps
 
 
 def apply(A, h, x):
@@ -30,7 +30,7 @@ def driven(h, A):
 
 
 def linear(A):
-    return cells.from_function(apply, jnp.asarray(A))
+    return steps.from_function(apply, jnp.asarray(A))
 
 
 def chaotic(W, h, x):
@@ -225,7 +225,7 @@ def test_random_tanh_network_is_as_chaotic_as_mean_field_says(gain, expected, er
     found = []
     for _ in range(3):
         J = gain * rng.standard_normal((N, N)) / N**0.5
-        step = cells.from_function(lambda J, h, x: (J @ jnp.tanh(h), x), jnp.asarray(J))
+        step = steps.from_function(lambda J, h, x: (J @ jnp.tanh(h), x), jnp.asarray(J))
         start = jnp.asarray(rng.standard_normal(N))
         options = {"length": 1100, "burn_in": 100, "k": 1}
         found.append(lyapunov.lyapunov_spectrum(step, start, **options).exponents[0])
@@ -238,7 +238,7 @@ def test_small_networks_are_late_to_chaos():
     rng = np.random.default_rng(1)
     for _ in range(12):
         J = 1.5 * rng.standard_normal((N, N)) / N**0.5
-        step = cells.from_function(lambda J, h, x: (J @ jnp.tanh(h), x), jnp.asarray(J))
+        step = steps.from_function(lambda J, h, x: (J @ jnp.tanh(h), x), jnp.asarray(J))
         start = jnp.asarray(rng.standard_normal(N))
         options = {"length": 600, "burn_in": 200, "k": 1}
         found.append(lyapunov.lyapunov_spectrum(step, start, **options).exponents[0])
@@ -253,7 +253,7 @@ def driven_tanh(dtype=float, N=8, T=440):
     rng = np.random.default_rng(4)
     W = jnp.asarray(2 * rng.standard_normal((N, N)) / N**0.5, dtype)
     x = jnp.asarray(0.5 * rng.standard_normal((T, N)), dtype)
-    return cells.from_function(chaotic, W), jnp.zeros(N, dtype), x
+    return steps.from_function(chaotic, W), jnp.zeros(N, dtype), x
 
 
 def test_factorisations_left_out_are_not_missed(dtype, tolerance):
@@ -509,7 +509,7 @@ def relu_cell(W, h, x):
 def test_directions_that_a_step_annihilates_read_minus_infinity(dtype):
     W = jnp.asarray([[0.5, 0.3, 0.1], [-0.2, 0.6, 0.4], [0.1, 0.7, 0.2]], dtype)
     x = jnp.asarray([[1.0, 1.0, -9.0]] * 40, dtype)
-    step = cells.from_function(relu_cell, W)
+    step = steps.from_function(relu_cell, W)
     found = lyapunov.lyapunov_spectrum(step, jnp.zeros(3, dtype), x, burn_in=5)
     assert np.isneginf(found.exponents).tolist() == [False, False, True]
     assert found.resolved.all()
@@ -582,7 +582,7 @@ def test_exponents_can_be_differentiated():
     x = jnp.asarray(0.3 * np.random.default_rng(10).standard_normal((40, 3)))
 
     def first(W):
-        step = cells.from_function(chaotic, W)
+        step = steps.from_function(chaotic, W)
         return lyapunov.lyapunov_spectrum(step, jnp.zeros(3), x).exponents[0]
 
     slope = jax.jit(jax.grad(first))(W)

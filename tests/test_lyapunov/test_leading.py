@@ -11,7 +11,7 @@ import systems
 from flax import nnx
 
 import vgjax
-from vgjax import cells, lyapunov
+from vgjax import lyapunov, steps
 
 
 def driven(h, A):
@@ -27,7 +27,7 @@ def network(N=6, T=60, gain=1.2, dtype=float):
     rng = np.random.default_rng(1)
     W = jnp.asarray(gain * rng.standard_normal((N, N)) / N**0.5, dtype)
     x = jnp.asarray(0.3 * rng.standard_normal((T, N)), dtype)
-    return cells.from_function(tanh_cell, W), jnp.zeros(N, dtype), x
+    return steps.from_function(tanh_cell, W), jnp.zeros(N, dtype), x
 
 
 def of_chain(A, **options):
@@ -163,7 +163,7 @@ def test_sweeps_end_sooner_for_a_wider_tolerance():
 def test_annihilated_directions_read_minus_infinity(dtype):
     W = jnp.diag(jnp.asarray([2.0, 0.5, 0.0, 0.0], dtype))
     W = W.at[0, 1].set(3.0)
-    step = cells.from_function(lambda W, h, x: (W @ h, x), W)
+    step = steps.from_function(lambda W, h, x: (W @ h, x), W)
     found = lyapunov.leading_spectrum(step, jnp.zeros(4, dtype), k=4, length=20)
     assert np.isneginf(found.log_singular_values).tolist() == [False] * 2 + [True] * 2
     assert found.converged.all()
@@ -202,12 +202,12 @@ def test_same_values_under_jit_and_vmap():
     @jax.jit
     @jax.vmap
     def measure(gain):
-        step = cells.from_function(tanh_cell, gain * jnp.eye(12) + 0.1)
+        step = steps.from_function(tanh_cell, gain * jnp.eye(12) + 0.1)
         return lyapunov.leading_spectrum(step, h, x, k=2).log_singular_values
 
     together = measure(jnp.asarray([0.5, 1.0, 2.0]))
     for gain, values in zip([0.5, 1.0, 2.0], together, strict=True):
-        step = cells.from_function(tanh_cell, gain * jnp.eye(12) + 0.1)
+        step = steps.from_function(tanh_cell, gain * jnp.eye(12) + 0.1)
         exact = np.linalg.svd(vgjax.propagator(step, h, x), compute_uv=False)
         np.testing.assert_allclose(values, np.log(exact[:2]), atol=1e-8)
 
@@ -225,7 +225,7 @@ def test_a_block_that_is_all_there_is_loses_no_digits_of_a_nonnormal_product():
 def test_nearly_equal_values_converge_at_the_root_of_their_gap():
     N, k, spacing = 200, 2, 2e-3
     rates = spacing * jnp.arange(N, dtype=float)
-    step = cells.from_function(lambda d, h, x: (jnp.exp(-d) * h, x), rates)
+    step = steps.from_function(lambda d, h, x: (jnp.exp(-d) * h, x), rates)
     found = lyapunov.leading_spectrum(step, jnp.ones(N), k=k, length=1)
     np.testing.assert_allclose(found.log_singular_values, -rates[:k], atol=1e-9, rtol=0)
     assert found.converged.all()
@@ -259,7 +259,7 @@ def test_a_value_that_begins_to_move_only_after_many_sweeps_is_waited_for():
     # In float32, where the first changes are below what values of -100 can show.
     n = np.random.default_rng(1).standard_normal(512)
     n = jnp.asarray(n / np.linalg.norm(n), jnp.float32)
-    step = cells.from_function(outlier, (n, jnp.float32(np.expm1(1 / 100))))
+    step = steps.from_function(outlier, (n, jnp.float32(np.expm1(1 / 100))))
     found = lyapunov.leading_spectrum(step, jnp.zeros_like(n), k=1, length=100)
     assert abs(found.log_singular_values[0] + 99) < 0.01
     assert found.sweeps > 3
@@ -269,7 +269,7 @@ def test_a_value_that_begins_to_move_only_after_many_sweeps_is_waited_for():
 def test_a_slow_value_far_below_the_largest_keeps_its_digits():
     # In a space of blocks, where one scale serves all, it would be buried.
     rates = np.concatenate([[0, 10, 20], 30 + 0.03 * np.arange(57)])
-    step = cells.from_function(lambda d, h, x: (jnp.exp(-d) * h, x), jnp.asarray(rates))
+    step = steps.from_function(lambda d, h, x: (jnp.exp(-d) * h, x), jnp.asarray(rates))
     found = lyapunov.leading_spectrum(step, jnp.ones(60), k=4, length=1)
     np.testing.assert_allclose(found.log_singular_values, -rates[:4], atol=1e-9, rtol=0)
     assert found.converged.all()
@@ -279,7 +279,7 @@ def test_a_slow_value_far_below_the_largest_keeps_its_digits():
 @pytest.mark.parametrize("g", [1e-6, 1e-5])
 def test_small_changes_that_grow_are_not_taken_for_an_end(g):
     n = np.random.default_rng(1).standard_normal(200)
-    step = cells.from_function(
+    step = steps.from_function(
         outlier, (jnp.asarray(n / np.linalg.norm(n)), np.expm1(g))
     )
     found = lyapunov.leading_spectrum(step, jnp.zeros(200), k=1, length=1)
@@ -294,7 +294,7 @@ def test_small_changes_that_grow_are_not_taken_for_an_end(g):
 def test_a_cluster_beside_a_gap_is_not_taken_for_one_value(width):
     # What the gap brings is over at once, and hides that the cluster has only begun.
     d = [-width * np.linspace(0, 1, 100), -4 - np.random.default_rng(0).random(100)]
-    step = cells.from_function(
+    step = steps.from_function(
         lambda d, h, x: (jnp.exp(d) * h, x), jnp.asarray(np.concatenate(d))
     )
     found = lyapunov.leading_spectrum(step, jnp.ones(200), k=1, length=1)
@@ -355,7 +355,7 @@ def test_memory_is_of_a_few_blocks_and_no_jacobian_or_history():
     N, T, k = 2048, 400, 1
 
     def measure(d, x):
-        step = cells.from_function(lambda d, h, x: (jnp.tanh(d * h + x), None), d)
+        step = steps.from_function(lambda d, h, x: (jnp.tanh(d * h + x), None), d)
         return lyapunov.leading_spectrum(step, d, x, k=k, length=T)
 
     given = [jax.ShapeDtypeStruct(shape, float) for shape in ((N,), (T, 1))]

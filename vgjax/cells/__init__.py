@@ -13,8 +13,6 @@ first touch of a cell loads Flax.
 from typing import TYPE_CHECKING, Any
 
 from vgjax.cells import _registry
-from vgjax.cells._adapters import from_equinox, from_function, from_linen
-from vgjax.cells._exact import exact
 from vgjax.cells._registry import about, build, is_over_depth, names, options
 
 if TYPE_CHECKING:
@@ -27,17 +25,7 @@ if TYPE_CHECKING:
     from vgjax.cells._timescales import *  # noqa: F403
     from vgjax.cells._unitary import *  # noqa: F403
 
-__all__ = [
-    "about",
-    "build",
-    "exact",
-    "from_equinox",
-    "from_function",
-    "from_linen",
-    "is_over_depth",
-    "names",
-    "options",
-]
+__all__ = ["about", "build", "is_over_depth", "names", "options"]
 
 
 def __getattr__(name: str) -> Any:

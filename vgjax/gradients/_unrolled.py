@@ -88,7 +88,7 @@ def parameters(step: Step, wrt: Any = None) -> tuple[list[str], tuple[int, ...]]
     if not names:
         msg = (
             "Argument `step` must have floating arrays among its leaves, its "
-            "parameters, but has none; vgjax.cells.from_function gives them to a "
+            "parameters, but has none; vgjax.steps.from_function gives them to a "
             "function."
         )
         raise ValueError(msg)

@@ -62,7 +62,7 @@ def lag_contributions(
     Args:
       step: as for `vgjax.rollout`. Its parameters are what an optimiser would move:
         the `nnx.Param` of a Flax nnx module, and every floating or complex leaf of any
-        other PyTree; give a function its own by `vgjax.cells.from_function`.
+        other PyTree; give a function its own by `vgjax.steps.from_function`.
       carry: initial carry; N numbers.
       inputs: (T, D) or a PyTree with time along the leading axis, or None.
       loss: as for `cotangents`.
@@ -102,7 +102,7 @@ def lag_contributions(
       >>> import jax.numpy as jnp, vgjax
       >>> def scale(w, h, x):
       ...     return w * h + x, None
-      >>> step = vgjax.cells.from_function(scale, jnp.array(0.5))
+      >>> step = vgjax.steps.from_function(scale, jnp.array(0.5))
       >>> last = lambda trajectory: trajectory.carry.sum()
       >>> ones = jnp.ones((3, 1))
       >>> parts = lag_contributions(step, jnp.ones(1), ones, last)

@@ -82,7 +82,7 @@ def signal_to_noise(
       >>> import jax, jax.numpy as jnp, vgjax
       >>> def scale(w, h, x):
       ...     return w * h + x, None
-      >>> step = vgjax.cells.from_function(scale, jnp.array(0.5))
+      >>> step = vgjax.steps.from_function(scale, jnp.array(0.5))
       >>> last = lambda trajectory: trajectory.carry.sum()
       >>> inputs = jnp.array([[[1.0]] * 3, [[2.0]] * 3])
       >>> found = signal_to_noise(step, jnp.ones((2, 1)), inputs, last)

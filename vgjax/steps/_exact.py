@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from vgjax import activations
 from vgjax._typing import Step
-from vgjax.cells._adapters import _LinenStep
+from vgjax.steps._adapters import _LinenStep
 
 KNOWN = [
     (jnp.tanh, activations.tanh),
@@ -58,7 +58,7 @@ def exact(cell: Step) -> Step:
       >>> cell = nnx.SimpleCell(1, 2, rngs=nnx.Rngs(0))
       >>> carry, inputs = jnp.zeros(2), jnp.full((1, 1), 15.0)
       >>> lost = vgjax.state_jacobians(cell, carry, inputs)
-      >>> kept = vgjax.state_jacobians(vgjax.cells.exact(cell), carry, inputs)
+      >>> kept = vgjax.state_jacobians(vgjax.steps.exact(cell), carry, inputs)
       >>> int((lost == 0).sum()), int((kept == 0).sum())
       (4, 0)
     """
@@ -67,7 +67,7 @@ def exact(cell: Step) -> Step:
     elif inspect.ismethod(cell):
         found = f"the bound method {cell.__qualname__}"
     elif hasattr(cell, "apply") and hasattr(cell, "scope"):
-        found = "a Flax linen module; give it its variables by vgjax.cells.from_linen"
+        found = "a Flax linen module; give it its variables by vgjax.steps.from_linen"
     else:
         return _exact_nnx(cell) or _exact_linen(cell) or _ExactStep(cell)
     msg = f"Argument `cell` must be callable as cell(carry, x), but is {found}."

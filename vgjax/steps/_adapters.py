@@ -42,7 +42,7 @@ def from_linen(
       >>> cell = linen.GRUCell(features=3)
       >>> carry = cell.initialize_carry(jax.random.key(0), (2,))
       >>> variables = cell.init(jax.random.key(1), carry, jax.numpy.zeros(2))
-      >>> step = vgjax.cells.from_linen(cell, variables)
+      >>> step = vgjax.steps.from_linen(cell, variables)
       >>> vgjax.state_jacobians(step, carry, jax.numpy.ones((5, 2))).shape
       (5, 3, 3)
     """
@@ -113,7 +113,7 @@ def from_function(
       >>> import jax.numpy as jnp, vgjax
       >>> def linear(W, h, x):
       ...     return W @ h, h
-      >>> step = vgjax.cells.from_function(linear, jnp.diag(jnp.array([2.0, 0.5])))
+      >>> step = vgjax.steps.from_function(linear, jnp.diag(jnp.array([2.0, 0.5])))
       >>> vgjax.propagator(step, jnp.ones(2), length=3)
       Array([[8.   , 0.   ],
              [0.   , 0.125]], dtype=float32)
