@@ -37,7 +37,7 @@ def load(path):
 def registered():
     """A cell of two numbers for each feature, while the context lasts."""
 
-    @_registry.zoo(NAME, checked="its closed form", rate=0.25)
+    @_registry.zoo(NAME, checked="its closed form", defaults={"rate": 0.25}, power=2)
     class SquaredReLU(Cell):
         r"""A rectifier squared: $h_t = \rho \max(W h + U x + b, 0)^2$.
 
@@ -46,12 +46,13 @@ def registered():
           nowhere (2026).
         """
 
-        def make(self, key, *, rate: float = 0.5, power: int = 2):
+        def make(self, key, *, rate: float = 0.5, shift: float = 0.0, power: int = 1):
             self.a = orthogonal_affine(key, self)
-            self.rate, self.power = rate, power
+            self.rate, self.shift, self.power = rate, shift, power
 
         def advance(self, carry, x):
-            h = self.rate * jnp.maximum(self.a(carry[0], x), 0) ** self.power
+            a = self.a(carry[0], x) + self.shift
+            h = self.rate * jnp.maximum(a, 0) ** self.power
             return (h, carry[0]), h
 
         def first_carry(self):
@@ -72,14 +73,14 @@ def test_a_cell_is_found_by_name_with_the_options_of_its_class(dtype, tolerance)
     before = cells.names()
     with registered() as cls:
         assert cells.names() == (*before, NAME)
-        assert cells.options(NAME) == {"rate": 0.25, "power": 2}
+        assert cells.options(NAME) == {"rate": 0.25, "shift": 0.0}
         assert cells.about(NAME).cls is cls
         assert cells.about(NAME).source == "Nobody, nowhere (2026)."
         assert not cells.is_over_depth(NAME)
         with pytest.raises(ValueError, match=f"; the nearest is '{NAME}'"):
             cells.options("squared_rely")
         with pytest.raises(
-            TypeError, match="`rat` .*options are rate, power; .*'rate'"
+            TypeError, match="`rat` .*options are rate, shift; .*'rate'"
         ):
             cells.build(NAME, 2, 3, key=jax.random.key(0), rat=1)
         cell = cells.build(NAME, 2, 3, key=jax.random.key(0), rate=2.0)
@@ -103,7 +104,8 @@ def test_the_committed_page_is_what_the_registry_gives(table):
 def test_a_cell_gets_a_row_and_a_source_in_the_page(table):
     row = (
         f"| `{NAME}` | `SquaredReLU` | A rectifier squared: "
-        r"$h_t = \rho \max(W h + U x + b, 0)^2$. | `rate=0.25`, `power=2` | "
+        r"$h_t = \rho \max(W h + U x + b, 0)^2$. With power=2. | "
+        "`rate=0.25`, `shift=0.0` | "
         "its closed form |\n"
     )
     with registered():

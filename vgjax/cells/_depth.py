@@ -373,9 +373,9 @@ class SharedLayers(Layers):
 
 def over_depth(name: str, layer: Any, checked: str) -> None:
     """Register two networks of a layer: each depth with its own weights, or shared."""
-    zoo(name, checked=checked, fixed={"layer": layer})(Layers)
+    zoo(name, checked=checked, layer=layer)(Layers)
     repeated = "equals its layer repeated"
-    zoo(f"shared_{name}", checked=repeated, fixed={"layer": layer})(SharedLayers)
+    zoo(f"shared_{name}", checked=repeated, layer=layer)(SharedLayers)
 
 
 over_depth("layers", Dense, "equations in NumPy; random-walk gain")

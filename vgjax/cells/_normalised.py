@@ -378,11 +378,7 @@ class BatchNormLSTM(_BatchNormCell):
 
 
 # After both, because that is the order of their names.
-zoo(
-    "frozen_batch_norm_rnn",
-    checked="diag(tanh' gamma/sigma) W",
-    fixed={"batch": None},
-)(BatchNormRNN)
-zoo("frozen_batch_norm_lstm", checked="equations in NumPy", fixed={"batch": None})(
-    BatchNormLSTM
+zoo("frozen_batch_norm_rnn", checked="diag(tanh' gamma/sigma) W", batch=None)(
+    BatchNormRNN
 )
+zoo("frozen_batch_norm_lstm", checked="equations in NumPy", batch=None)(BatchNormLSTM)

@@ -38,33 +38,22 @@ NONLINEARITIES = {
 }
 
 
-@zoo(
-    "linear",
-    checked="diag(phi') W; all 1 for an orthogonal W",
-    fixed={"activation": "linear"},
-)
-@zoo(
-    "tanh",
-    checked="diag(phi') W; mpmath at gain 8, 16, 32",
-    fixed={"activation": "tanh"},
-)
-@zoo("relu", checked="diag(phi') W", fixed={"activation": "relu"})
-@zoo("leaky_relu", checked="diag(phi') W", fixed={"activation": "leaky_relu"})
-@zoo("sigmoid", checked="diag(phi') W", fixed={"activation": "sigmoid"})
+@zoo("linear", checked="diag(phi') W; all 1 for an orthogonal W", activation="linear")
+@zoo("tanh", checked="diag(phi') W; mpmath at gain 8, 16, 32", activation="tanh")
+@zoo("relu", checked="diag(phi') W", activation="relu")
+@zoo("leaky_relu", checked="diag(phi') W", activation="leaky_relu")
+@zoo("sigmoid", checked="diag(phi') W", activation="sigmoid")
 @zoo(
     "irnn",
     checked="W = I, std of U",
-    fixed={"activation": "relu"},
-    recurrent="identity",
-    input_std=0.001,
+    defaults={"recurrent": "identity", "input_std": 0.001},
+    activation="relu",
 )
 @zoo(
     "smart_tanh",
     checked="radius 0.95, 15 non-zeros a row",
-    fixed={"activation": "tanh"},
-    recurrent="sparse",
-    spectral_radius=0.95,
-    input_std=0.01,
+    defaults={"recurrent": "sparse", "spectral_radius": 0.95, "input_std": 0.01},
+    activation="tanh",
 )
 class Recurrent(Cell):
     r"""The network of one matrix: $h_t = \phi(W h_{t-1} + U x_t + b)$.

@@ -59,19 +59,19 @@ def zoo(
     name: str,
     *,
     checked: str,
-    fixed: Mapping[str, Any] | None = None,
-    **defaults: Any,
+    defaults: Mapping[str, Any] | None = None,
+    **fixed: Any,
 ) -> Callable[[Any], Any]:
     """Decorate a class of cells, which `build` then knows by this name.
 
     Args:
       name: one of the names of the class, which may have several.
       checked: what the tests hold it to, beside what they hold all cells to.
-      fixed: options of the class that make it this cell, and cannot be changed.
       defaults: options of the class whose default is another than the class's.
+      fixed: options of the class that make it this cell, and cannot be changed.
     """
     # Entered now, because of several decorators the lowest is applied first.
-    entry = _ENTRIES[name] = _Entry(checked, fixed or {}, defaults)
+    entry = _ENTRIES[name] = _Entry(checked, fixed, defaults or {})
 
     def enter(cls: Any) -> Any:
         entry.cls = cls
