@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import vgjax
-from vgjax import cells, gradients, jacobians, lyapunov, products, theory
+from vgjax import cells, gradients, jacobians, lyapunov, products, spectra, theory
 
 T, D, H = 6, 2, 3
 CELLS = {"tanh": nnx.SimpleCell, "lstm": nnx.LSTMCell}
@@ -52,7 +52,7 @@ def of_batch(step, carry, inputs, loss):
 
 def leading(W):
     step = cells.from_function(lambda W, h, x: (W @ h, x), W)
-    return lyapunov.leading_spectrum(step, W[0], k=1, length=3)
+    return spectra.leading_spectrum(step, W[0], k=1, length=3)
 
 
 PROGRAMS = {
@@ -80,7 +80,7 @@ PROGRAMS = {
     ),
     "covariant_vectors": lambda: of_cell(lyapunov.covariant_vectors, burn_in=1),
     "leading_spectrum": lambda: of_matrices(leading, (12, 12)),
-    "leading_spectrum, all of it": lambda: of_cell(lyapunov.leading_spectrum, k=2),
+    "leading_spectrum, all of it": lambda: of_cell(spectra.leading_spectrum, k=2),
     "kaplan_yorke_dimension": lambda: of_matrices(
         lyapunov.kaplan_yorke_dimension, (H,)
     ),
@@ -111,7 +111,7 @@ PROGRAMS = {
     "can_explode": lambda: of_matrices(lambda A: theory.can_explode(A, 1.0), (H, H)),
     "entropy": lambda: of_matrices(lyapunov.entropy, (H,)),
     "check_laws": lambda: of_matrices(
-        lambda A: theory.check_laws(products.product_spectrum(A), A), (T, H, H)
+        lambda A: products.check_laws(products.product_spectrum(A), A), (T, H, H)
     ),
 }
 HAS_PRODUCTS = set(PROGRAMS) - {

@@ -16,6 +16,19 @@ from vgjax._layout import layout_of
 from vgjax._system import System, jacobian, system
 from vgjax._typing import Carry, Inputs, Step
 
+__all__ = [
+    "Saturation",
+    "input_jacobians",
+    "propagator",
+    "saturation",
+    "state_jacobian",
+    "state_jacobians",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def state_jacobian(step: Step, carry: Carry, x=None) -> Float[Array, "N N"]:
     """Return how the next state moves with the present one.

@@ -14,6 +14,12 @@ from jax import Array
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 
+__all__ = ["Trajectory", "rollout"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Trajectory(NamedTuple):
     """What a step went through."""

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import Array
 from jax.core import Tracer
 
-from vgjax import _checks, matrices
+from vgjax import _checks, matrices, theory
 from vgjax._linalg import matmul
 from vgjax.activations import gelu
 from vgjax.cells._cell import Cell, fan_in_matrix
@@ -32,7 +32,7 @@ class Dense(nnx.Module):
       dtype: float32 or float64. Default: JAX's default float.
       activation: $\phi$, as for `Recurrent`.
       gain: entries of W are N(0, gain^2/features), b = 0. Default:
-        `vgjax.matrices.random_walk_gain`, at which log||J ... J v|| is a random walk
+        `vgjax.theory.random_walk_gain`, at which log||J ... J v|| is a random walk
         without drift for "linear" and "relu"; of "relu" for "leaky_relu" too, and of
         "linear" for all others.
 
@@ -55,7 +55,7 @@ class Dense(nnx.Module):
         self.activation = NONLINEARITIES[activation]
         if gain is None:
             kind = "relu" if "relu" in activation else "linear"
-            gain = matrices.random_walk_gain(features, kind)
+            gain = theory.random_walk_gain(features, kind)
         _checks.positive(gain, "gain")
         self.W = nnx.Param(matrices.gaussian(key, features, gain=gain, dtype=dtype))
         self.b = nnx.Param(jnp.zeros(features, dtype))

@@ -16,6 +16,12 @@ from vgjax.gradients._unrolled import graded, unroll
 from vgjax.products import identity, log_svd, push
 from vgjax.theory.powers import principal_left_space
 
+__all__ = ["Alignment", "alignment"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Alignment(NamedTuple):
     """Angles between a gradient carried back and the leading directions, by lag."""

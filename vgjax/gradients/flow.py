@@ -20,6 +20,12 @@ from vgjax.gradients._unrolled import (
     unroll,
 )
 
+__all__ = ["gradient_flow"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def gradient_flow(
     step: Step,

@@ -28,6 +28,12 @@ from vgjax.gradients._unrolled import (
     unroll,
 )
 
+__all__ = ["LagContributions", "lag_contributions"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class LagContributions(NamedTuple):
     """The gradient of the parameters, split by lag."""

@@ -24,6 +24,12 @@ from vgjax.gradients._unrolled import (
     unroll,
 )
 
+__all__ = ["SignalToNoise", "signal_to_noise"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class SignalToNoise(NamedTuple):
     """The parts of the gradient over a batch, by lag."""

@@ -15,6 +15,12 @@ from vgjax.products._host import (
     seconds,
 )
 
+__all__ = ["CertifiedSpectrum", "certified_spectrum"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class CertifiedSpectrum(NamedTuple):
     """Singular values of a growing product, in logs, each with a proved radius."""

@@ -53,6 +53,13 @@ from vgjax.products._leaks import (
     unit_of_rows,
 )
 
+__all__ = ["GradedProduct", "identity", "multiply", "push"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Pushes between two balancings, which keep `right` near a diagonal. Without them the
 # error after 1,000 steps of degenerate pairs is 5e-12 nats instead of 2e-13.
 PUSHES_PER_BALANCE = 8

@@ -13,6 +13,13 @@ from vgjax.products._host import (
     seconds,
 )
 
+__all__ = ["sensitivity"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Nats: what differences of values are taken in, far below float64's own rounding.
 _RADIUS = 1e-20
 

@@ -30,6 +30,13 @@ from vgjax.products.graded import (
     rotation_of,
 )
 
+__all__ = ["LogSVD", "log_singular_values", "log_svd"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Three sweeps make the coupling of directions g bits apart 2^-6g or so: below eps for
 # all but near neighbours, which is what vectors ask for.
 SWEEPS = 3

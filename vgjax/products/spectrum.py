@@ -23,6 +23,7 @@ from vgjax._linalg import (
 )
 from vgjax.products._leaks import errors as errors_of
 from vgjax.products._leaks import no_leaks
+from vgjax.products._slopes import extended, with_slopes_of, without_lost_derivative
 from vgjax.products.graded import (
     balanced_if_due,
     identity,
@@ -30,7 +31,13 @@ from vgjax.products.graded import (
     push_unbalanced,
 )
 from vgjax.products.singular import couplings, values_of
-from vgjax.products.slopes import extended, with_slopes_of, without_lost_derivative
+
+__all__ = ["Spectrum", "product_spectrum"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Records are read in batches of SVDs, of the largest divisor of R up to this: memory
 # grows with it, and a remainder would be a second program to compile.

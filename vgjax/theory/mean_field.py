@@ -19,8 +19,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy  # its parts load when they are first touched
 
-from vgjax.theory._arguments import each, nonnegative, plain, together
+from vgjax import _checks
 from vgjax.theory._overlaps import Number, Overlaps, overlaps
+
+__all__ = [
+    "DepthScales",
+    "chi",
+    "critical_gain",
+    "depth_scales",
+    "fixed_point",
+    "leading_exponent",
+    "variance_map",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Below this variance an activation is linear to the last bit.
 _NO_VARIANCE = 1e-20
@@ -68,15 +83,15 @@ def variance_map(
       1.577178
     """
     of = overlaps(activation)
-    q = nonnegative(q, "q")
+    q = _checks.nonnegative(q, "q")
     gain, bias = (
-        nonnegative(weight_gain, "weight_gain"),
-        nonnegative(bias_std, "bias_std"),
+        _checks.nonnegative(weight_gain, "weight_gain"),
+        _checks.nonnegative(bias_std, "bias_std"),
     )
-    together(q=q, weight_gain=gain, bias_std=bias)
+    _checks.together(q=q, weight_gain=gain, bias_std=bias)
     with np.errstate(over="ignore"):
         # Not gain**2, which may overflow where the moment is small.
-        return plain(gain * (gain * of.second_moment(q)) + bias * bias)
+        return _checks.plain(gain * (gain * of.second_moment(q)) + bias * bias)
 
 
 def fixed_point(
@@ -106,7 +121,7 @@ def fixed_point(
       0.793354
     """
     of = overlaps(activation)
-    return each(
+    return _checks.each(
         lambda w, b: _fixed_point(activation, of, w, b),
         weight_gain=weight_gain,
         bias_std=bias_std,
@@ -140,7 +155,7 @@ def chi(activation: str, *, weight_gain: Number, bias_std: Number = 0.0) -> Numb
       1.139323
     """
     of = overlaps(activation)
-    return each(
+    return _checks.each(
         lambda w, b: _chi(activation, of, w, b),
         weight_gain=weight_gain,
         bias_std=bias_std,
@@ -201,7 +216,9 @@ def depth_scales(
         return _scale(w, of.slope_overlap(q, _correlation_gap(of, q, w)))
 
     numbers = {"weight_gain": weight_gain, "bias_std": bias_std}
-    return DepthScales(each(variance, **numbers), each(correlation, **numbers))
+    return DepthScales(
+        _checks.each(variance, **numbers), _checks.each(correlation, **numbers)
+    )
 
 
 def critical_gain(activation: str, *, bias_std: Number = 0.0) -> Number:
@@ -226,7 +243,7 @@ def critical_gain(activation: str, *, bias_std: Number = 0.0) -> Number:
       2.505127
     """
     of = overlaps(activation)
-    return each(lambda b: _critical_gain(activation, of, b), bias_std=bias_std)
+    return _checks.each(lambda b: _critical_gain(activation, of, b), bias_std=bias_std)
 
 
 def leading_exponent(gain: Number, activation: str = "tanh") -> Number:
@@ -266,7 +283,7 @@ def leading_exponent(gain: Number, activation: str = "tanh") -> Number:
             # Not log(g^2) / 2, which is -inf for small g.
             return np.log(g) + np.log(_mean_square_slope(activation, of, g, 0.0)) / 2
 
-    return each(exponent, gain=gain)
+    return _checks.each(exponent, gain=gain)
 
 
 def _fixed_point(activation: str, of: Overlaps, gain: float, bias: float) -> float:

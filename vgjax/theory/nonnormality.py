@@ -19,7 +19,6 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax.theory._arguments import host_square, square
 from vgjax.theory._circles import (
     DEFECTIVE,
     TOLERANCE,
@@ -31,6 +30,20 @@ from vgjax.theory._circles import (
     unit_angles,
     unit_projector,
 )
+
+__all__ = [
+    "TransientGrowth",
+    "henrici_departure",
+    "kreiss_constant",
+    "numerical_radius",
+    "pseudospectral_radius",
+    "transient_growth",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Nats; what the norm of a power that is 1 on paper may be off.
 _ROUNDING = 1e-12
@@ -70,7 +83,7 @@ def henrici_departure(W: Float[Array, "N N"]) -> Float[Array, ""]:
       >>> henrici_departure(jnp.eye(5, k=1))
       Array(2., dtype=float32)
     """
-    W = square(W)
+    W = _checks.square(W)
     # JAX itself has the Schur form on CPU only.
     like = jax.ShapeDtypeStruct((), W.dtype)
     return jax.pure_callback(_departure, like, W, vmap_method="sequential")
@@ -106,7 +119,7 @@ def numerical_radius(W: Float[Array, "N N"]) -> float:
       >>> round(numerical_radius(jnp.eye(5, k=1)), 6)  # cos(pi / 6)
       0.866025
     """
-    A, size = _scaled(host_square(W))
+    A, size = _scaled(_checks.host_square(W))
     if not 0 < size < np.inf:
         return 0.0 if size == 0 else math.nan
 
@@ -151,7 +164,7 @@ def pseudospectral_radius(W: Float[Array, "N N"], epsilon: float) -> float:
     Source:
       Mengi & Overton, IMA J. Numer. Anal. 25, 648 (2005), the criss-cross method.
     """
-    A = host_square(W)
+    A = _checks.host_square(W)
     epsilon = float(_checks.positive(epsilon, "epsilon"))
     if not np.isfinite(A).all():
         return math.nan
@@ -206,7 +219,7 @@ def kreiss_constant(W: Float[Array, "N N"]) -> float:
       >>> round(kreiss_constant(jnp.array([[0.9, 5.0], [0.0, 0.9]])), 3)
       12.52
     """
-    A = host_square(W)
+    A = _checks.host_square(W)
     if not np.isfinite(A).all():
         return math.nan
     at_circle, w = unit_projector(A), numerical_radius(W)
@@ -257,7 +270,7 @@ def transient_growth(
       >>> round(growth.log_peak, 4), growth.step
       (2.9642, 9)
     """
-    A = host_square(W)
+    A = _checks.host_square(W)
     limit = _checks.whole(limit, "limit", 1)
     if not np.isfinite(A).all():
         return TransientGrowth(math.nan, -1)

@@ -21,7 +21,15 @@ from jaxtyping import Bool, Float
 
 from vgjax import _checks
 from vgjax._linalg import log_abs_det
-from vgjax.products import Spectrum, identity, log_singular_values, push
+from vgjax.products.graded import identity, push
+from vgjax.products.singular import log_singular_values
+from vgjax.products.spectrum import Spectrum
+
+__all__ = ["Laws", "check_laws", "violations"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class Laws(NamedTuple):
