@@ -21,7 +21,7 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
-from vgjax.products._leaks import errors as errors_of
+from vgjax.products._errors import errors as errors_of
 from vgjax.products._leaks import no_leaks
 from vgjax.products._slopes import extended, with_slopes_of, without_lost_derivative
 from vgjax.products.graded import (

@@ -16,7 +16,7 @@ from vgjax._linalg import varying_like, without_derivative_if
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.products import identity, log_svd
-from vgjax.products._leaks import errors as errors_of
+from vgjax.products._errors import errors as errors_of
 from vgjax.products._leaks import no_leaks
 from vgjax.products._slopes import extended, with_slopes_of, without_lost_derivative
 from vgjax.products.graded import balanced_if_due, push_unbalanced
