@@ -18,6 +18,7 @@ PACKAGE = ROOT / "vgjax"
 FLOORS = {
     "_checks": 0,
     "_linalg": 0,
+    "_tolerances": -1,
     "_frames": 1,
     "_qr_interval": 2,
     "_typing": 0,

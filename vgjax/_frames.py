@@ -19,12 +19,12 @@ import numpy as np
 from jax import Array
 
 from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr, varying_like
+from vgjax._tolerances import (
+    LEAK_DECIDES,
+)
 
 # Numbers of a basis that is kept for the next call.
 _LARGEST_KEPT = 2**18
-# A leak that has grown to this power of eps may move exponents, by bits of the dtype:
-# 6e-6 and 4e-2. In float32 those of eps^(1/3) come and go in resolved networks.
-_DECIDES = {64: 1 / 3, 32: 1 / 5}
 
 
 class Block(NamedTuple):
@@ -243,7 +243,7 @@ def _leaking(leaks: Leaks, reading: Reading, logs: Array) -> Leaks:
     by = by * jnp.where(is_there, jnp.exp(-away), 0)[None, :]
     size = jnp.minimum(leaks.size, 1) * by
     # New ones count once they have grown, or not fallen.
-    is_large = jnp.tril(size, -1) > eps ** _DECIDES[jnp.finfo(logs.dtype).bits]
+    is_large = jnp.tril(size, -1) > eps ** LEAK_DECIDES[jnp.finfo(logs.dtype).bits]
     # A column that turns to another takes all those between along.
     size = jnp.hypot(size, reading.fresh[None, :])
     return Leaks(size, leaks.decided | _between(is_large))

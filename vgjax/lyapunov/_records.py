@@ -3,12 +3,11 @@
 import jax.numpy as jnp
 from jax import Array
 
-# The most steps of one record, and so of one group.
-_LONGEST_RECORD = 32
-# Records shorten so that there are at least so many, for the error.
-_FEWEST_RECORDS = 10
-# Batches whose means the standard error is taken from, at most.
-_BATCHES = 32
+from vgjax._tolerances import (
+    FEWEST_RECORDS,
+    LONGEST_RECORD,
+    MOST_BATCHES,
+)
 
 
 def records(T: int, burn_in: int, c: int, mask: Array | None) -> tuple[Array, Array]:
@@ -28,7 +27,7 @@ def records(T: int, burn_in: int, c: int, mask: Array | None) -> tuple[Array, Ar
 
 
 def record_length(T: int, qr_every: int) -> int:
-    wished = min(max(T // _FEWEST_RECORDS, 1), _LONGEST_RECORD)
+    wished = min(max(T // FEWEST_RECORDS, 1), LONGEST_RECORD)
     return qr_every * max(wished // qr_every, 1)
 
 
@@ -38,7 +37,7 @@ def error_by_batch_means(growth: Array, counts: Array) -> Array:
     That of a ratio of two sums, as the last batch may be shorter.
     """
     R, k = growth.shape
-    batch = -(-R // _BATCHES)
+    batch = -(-R // MOST_BATCHES)
     fill = -R % batch
     sums = jnp.pad(growth, ((0, fill), (0, 0))).reshape(-1, batch, k).sum(1)
     steps = jnp.pad(counts, (0, fill)).reshape(-1, batch).sum(1)

@@ -26,6 +26,9 @@ from vgjax._frames import (
 from vgjax._linalg import descending, exponent, scaled, varying_like
 from vgjax._qr_interval import adaptive_steps
 from vgjax._system import System, system
+from vgjax._tolerances import (
+    EXPONENT_TOL,
+)
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._records import error_by_batch_means, record_length, records
 
@@ -34,10 +37,6 @@ __all__ = ["Lyapunov", "lyapunov_spectrum"]
 
 def __dir__() -> list[str]:
     return __all__
-
-
-# As a power of eps: 3e-7 nats per step in float64, 1e-3 in float32.
-_DEFAULT_TOL = 0.42
 
 
 class Lyapunov(NamedTuple):
@@ -213,7 +212,7 @@ def _digits(dtype: jnp.dtype) -> float:
 @partial(jax.jit, static_argnames=("burn_in", "qr_every"))
 def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
     k, T, dtype = basis.shape[1], system.T, system.product_dtype
-    tol = float(jnp.finfo(dtype).eps) ** _DEFAULT_TOL if tol is None else tol
+    tol = float(jnp.finfo(dtype).eps) ** EXPONENT_TOL if tol is None else tol
     # Lay the steps out in records, those of the burn-in first.
     c = record_length(T - burn_in, qr_every)
     R = -(-(T - burn_in) // c)

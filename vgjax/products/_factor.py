@@ -26,6 +26,12 @@ from vgjax._linalg import (
     unpacked,
     varying_like,
 )
+from vgjax._tolerances import (
+    CARE_BITS,
+    DISORDER_BITS,
+    UNEVEN_COLUMNS,
+    WEAK_PIVOT,
+)
 from vgjax.products._elimination import ABSENT, eliminated, sizes_of_products
 from vgjax.products._leaks import no_leaks
 from vgjax.products._roundings import (
@@ -43,14 +49,6 @@ if TYPE_CHECKING:
     from vgjax.products.graded import GradedProduct
 
 LARGEST = 2**29  # of the exponents that mean something, in bits
-# What a triangle's entries and a column order may be off by, in bits, before the
-# plain factorisation is done again with more care.
-_SLACK = 8
-# What directions may be out of order, in bits, before they are sorted: what is rounded
-# behind them is magnified by as much.
-_DISORDER = 2
-# int32 has no -inf. Half of it is the limit: what is annihilated may drift upwards.
-ANNIHILATED = ABSENT
 
 
 class Factors(NamedTuple):
@@ -131,7 +129,7 @@ def _sorted_if_needed(image: Image) -> tuple[Array, Array]:
         columns = descending(scale).astype(jnp.int32)
         return columns, image.even[:, columns]
     # All pairs: a running minimum takes ten times as long to compile.
-    higher = scale[None, :] > scale[:, None] + _DISORDER
+    higher = scale[None, :] > scale[:, None] + DISORDER_BITS
     uneven = jnp.any(higher & is_before(len(scale)))
 
     def in_order(even):
@@ -155,6 +153,7 @@ def delicacy(
     `alive` None: all columns are.
     """
     N, dtype, row_size = matrix.shape[0], matrix.dtype, quick.row_size
+    eps = float(jnp.finfo(dtype).eps)
     # Round-off in a pivot is magnified by small ones before it, and counts for more in
     # a column that is small because it cancelled. Taken too large this costs time.
     # A row of zeros has an exact zero for its pivot, which is no round-off.
@@ -167,10 +166,10 @@ def delicacy(
     left_over = jnp.max(jnp.abs(image.raw), axis=0) / reach
     left_over = jnp.minimum(left_over, 1)[quick.factors.columns]
     noise = 2 * roundoff(N, dtype) / before / left_over
-    weak = share < jnp.minimum(noise, float(jnp.finfo(dtype).eps) ** 0.5)
+    weak = share < jnp.minimum(noise, eps**WEAK_PIVOT)
     weak = weak if alive is None else weak & alive
-    graded = (column_size > 0) & (column_size < _few_digits(dtype) * largest)
-    return weak | graded | (quick.M_row > 2**_SLACK)
+    graded = (column_size > 0) & (column_size < eps**UNEVEN_COLUMNS * largest)
+    return weak | graded | (quick.M_row > 2**CARE_BITS)
 
 
 def factored(matrix: Array, product: GradedProduct) -> tuple[Factors, Array]:
@@ -269,7 +268,7 @@ def _factored_with_care(matrix: Array, product: GradedProduct) -> Factors:
         sample, own = of_multiplied(factors, rows, unit)
         sample, own = rounded.sample + sample, rounded.variance + own
         transport = Transport(turn, inverse, sample, own, unit, level, lost)
-    exponents = jnp.where(is_there, unit + scale, ANNIHILATED)
+    exponents = jnp.where(is_there, unit + scale, ABSENT)
     return Factors(left, exponents, M, columns, transport)
 
 
@@ -302,11 +301,3 @@ def _columns_near_one(matrix: Array, exponents: Array) -> tuple[Array, Array]:
     # A column of zeros has a derivative: it keeps its scale.
     e = jnp.where(size == 0, 0, exponent(size))
     return scaled(matrix, -e[None, :]), exponents + e
-
-
-def _few_digits(dtype: jnp.dtype) -> float:
-    """Unevenness, 7e-4 in float64 and 4e-2 in float32, that costs no care yet.
-
-    A heuristic: it costs at most one fifth of the digits, in a single factor.
-    """
-    return float(jnp.finfo(dtype).eps) ** 0.2

@@ -35,8 +35,13 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
+from vgjax._tolerances import (
+    HIDDEN_BY_CHANCE,
+    MIXING_BITS,
+    TYPICAL_ROUNDING,
+)
 from vgjax.products._elimination import ABSENT
-from vgjax.products._roundings import NOISE, Transport
+from vgjax.products._roundings import Transport
 from vgjax.products._sizes import (
     inverse_of_lower,
     inverse_of_upper,
@@ -47,11 +52,6 @@ from vgjax.products._sizes import (
     times,
     within,
 )
-
-# By how much chance may make a leak of the sample too small.
-_HIDDEN = 100.0
-# Directions within so many bits of each other turn into one another.
-_MIXING = 8
 
 
 class Leaks(NamedTuple):
@@ -140,8 +140,8 @@ def carried(
     ratios = pivots[:, None] / jnp.where(pivots == 0, 1, pivots)[None, :]
     floor = times(floor_before * ratios, ratios_of(row + column, upper.dtype))
     # Directions of like size mix, and ratios of their pivots grow without end.
-    is_near = jnp.abs(exponents[:, None] - exponents[None, :]) <= _MIXING
-    most = jnp.where(is_near, _HIDDEN * jnp.abs(sample), jnp.inf)
+    is_near = jnp.abs(exponents[:, None] - exponents[None, :]) <= MIXING_BITS
+    most = jnp.where(is_near, HIDDEN_BY_CHANCE * jnp.abs(sample), jnp.inf)
     floor = jnp.maximum(jnp.minimum(floor, most), jnp.abs(new))
     is_there = (floor_before > 0) & (pivots != 0)[:, None]
     # A matrix that maps an annihilated direction elsewhere brings back what had leaked
@@ -180,7 +180,7 @@ def of_right(leaks: Leaks | None, R: Array) -> Leaks | None:
         return None
     R = regular(jax.lax.stop_gradient(R))
     moved = matmul(jnp.sum(R**2, axis=0), inverse_of_upper(R) ** 2)
-    moved = (NOISE * float(jnp.finfo(R.dtype).eps)) ** 2 * moved
+    moved = (TYPICAL_ROUNDING * float(jnp.finfo(R.dtype).eps)) ** 2 * moved
     return leaks._replace(variance=leaks.variance + moved)
 
 

@@ -15,6 +15,9 @@ from vgjax._linalg import (
     roundoff,
     scaled,
 )
+from vgjax._tolerances import (
+    TYPICAL_ROUNDING,
+)
 from vgjax.products._elimination import ABSENT, Elimination, sizes_of_products
 from vgjax.products._sizes import (
     inverse_of_lower,
@@ -27,9 +30,6 @@ from vgjax.products._sizes import (
     times,
     within,
 )
-
-# New leaks are so many times the root of the summed squares of their terms.
-NOISE = 4.0
 
 
 class Transport(NamedTuple):
@@ -155,7 +155,7 @@ def _new(
     squares = matmul(squared(lower_inverse), squares)
     squares = multipliable(squares, squares)
     sizes = within(jnp.sqrt(matmul(squares, squared(inverse))))
-    sizes = NOISE * eps * sizes
+    sizes = TYPICAL_ROUNDING * eps * sizes
     variance = jnp.diagonal(sizes) ** 2 + len(upper) * eps**2
     return inverse, signed(sizes), variance
 
@@ -183,7 +183,7 @@ def of_multiplied(factors: Array, rows: Array, unit: Array) -> tuple[Array, Arra
 
     back = within(matmul(inverse(last, rows[1]), inverse(first, rows[0])))
     sizes = jnp.sqrt(product_of_squares(squared(back), squared(rounded)))
-    sizes = times(NOISE * eps * sizes, ratios_of(-unit, sizes.dtype))
+    sizes = times(TYPICAL_ROUNDING * eps * sizes, ratios_of(-unit, sizes.dtype))
     return signed(sizes), jnp.diagonal(sizes) ** 2
 
 

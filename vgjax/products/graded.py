@@ -31,9 +31,9 @@ from vgjax._linalg import (
     varying_like,
     without_derivative_if,
 )
-from vgjax.products._elimination import eliminated, sizes_of_products
+from vgjax._tolerances import PUSHES_PER_BALANCE
+from vgjax.products._elimination import ABSENT, eliminated, sizes_of_products
 from vgjax.products._factor import (
-    ANNIHILATED,
     LARGEST,
     delicacy,
     factored,
@@ -50,11 +50,6 @@ __all__ = ["GradedProduct", "identity", "multiply", "push"]
 
 def __dir__() -> list[str]:
     return __all__
-
-
-# Pushes between two balancings, which keep `right` near a diagonal. Without them the
-# error after 1,000 steps of degenerate pairs is 5e-12 nats instead of 2e-13.
-PUSHES_PER_BALANCE = 8
 
 
 class GradedProduct(NamedTuple):
@@ -173,7 +168,7 @@ def multiply(left: GradedProduct, right: GradedProduct) -> GradedProduct:
     product = right._replace(
         left=matmul(left.left, lower), age=jnp.zeros_like(right.age), leaks=None
     )
-    exponents = jnp.where(found.is_pivot, exponents + above, ANNIHILATED)
+    exponents = jnp.where(found.is_pivot, exponents + above, ABSENT)
     return _near_one(product, exponents, matmul(M, right.right[found.columns]), finite)
 
 
@@ -261,7 +256,7 @@ def _near_one(
 ) -> GradedProduct:
     """Put scales and the right factor in, its rows near one; NaN where not finite."""
     size = jnp.max(jnp.abs(right), axis=1)
-    exponents = jnp.where(size == 0, ANNIHILATED, exponents + exponent(size))
+    exponents = jnp.where(size == 0, ABSENT, exponents + exponent(size))
     held = finite & ~jnp.any((size != 0) & _is_out_of_range(exponents))
     right = jnp.where(held, scaled(right, -exponent(size)[:, None]), jnp.nan)
     return product._replace(exponents=exponents, right=right)

@@ -19,6 +19,9 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
+from vgjax._tolerances import (
+    DECOUPLING_SWEEPS,
+)
 from vgjax.products._leaks import Leaks, in_frame, of_right
 from vgjax.products.graded import (
     GradedProduct,
@@ -37,9 +40,6 @@ def __dir__() -> list[str]:
     return __all__
 
 
-# Three sweeps make the coupling of directions g bits apart 2^-6g or so: below eps for
-# all but near neighbours, which is what vectors ask for.
-SWEEPS = 3
 _LOG2 = math.log(2)
 
 
@@ -134,7 +134,9 @@ def vectors_of(product: GradedProduct) -> tuple[Array, Array]:
     rotation_of(product, "product")
     basis = varying_like(jnp.eye(len(product.left), dtype=product.left.dtype), product)
     start = (basis, product._replace(leaks=None))
-    basis, product = jax.lax.fori_loop(0, SWEEPS + 1, lambda _, p: _swept(*p), start)
+    basis, product = jax.lax.fori_loop(
+        0, DECOUPLING_SWEEPS + 1, lambda _, p: _swept(*p), start
+    )
     product = by_size(product)
     Q, R = qr(product.right.T)
     alive = is_alive(product)

@@ -13,16 +13,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax._linalg import any_in_batch, matmul, varying_like
+from vgjax._tolerances import (
+    STAGNATION,
+    VALUE_ULPS,
+)
 from vgjax.products import LogSVD
 from vgjax.spectra import _krylov
 from vgjax.spectra._krylov import Krylov
 from vgjax.spectra._sweeps import Sweep
-
-# What round-off makes of a value, of its size, on each way.
-ULPS = 16
-# A sweep that leaves more than this part of an error has stagnated: blocks are
-# collected from then on.
-_STAGNATION = 0.3
 
 
 class Estimate(NamedTuple):
@@ -113,7 +111,7 @@ def _check_convergence(
     # which is not the same both ways, grew to be what they are made of.
     apart = jnp.where(values == forward, 0, jnp.abs(values - forward))
     eps = float(jnp.finfo(values.dtype).eps)
-    allowed = residual + tol + roundoff + ULPS * eps * jnp.abs(forward)
+    allowed = residual + tol + roundoff + VALUE_ULPS * eps * jnp.abs(forward)
     is_decided = is_decided & ~jnp.isneginf(values)
     is_roundoff = ~(apart <= allowed) | is_decided
     error = jnp.where(is_roundoff, jnp.maximum(apart, residual), residual)
@@ -132,7 +130,7 @@ def _check_convergence(
 
     # Collect blocks where a sweep has stagnated. In their space there is one scale for
     # all, and the smallest value must have digits left.
-    slow = residual > _STAGNATION * state.residual_error
+    slow = residual > STAGNATION * state.residual_error
     stagnates = jnp.any((~is_settled & slow)[:k])
     is_even = values[0] - values[-1] < -math.log(eps) / 3
     collects = (state.collects | stagnates) & is_even

@@ -20,11 +20,11 @@ from vgjax._layout import Point
 from vgjax._linalg import any_in_batch, matmul, varying_like
 from vgjax._qr_interval import adaptive_steps
 from vgjax._system import System
+from vgjax._tolerances import (
+    SWEEP_ROUNDOFF,
+)
 from vgjax.products import GradedProduct, LogSVD, identity, log_singular_values, push
 from vgjax.products.singular import vectors_of
-
-# As a power of eps: 1e-11 in float64, 1e-5 in float32.
-_ERROR = 0.7
 
 
 class Sweep(NamedTuple):
@@ -161,4 +161,4 @@ def _is_padded(road: _Road) -> bool:
 
 def roundoff_per_step(dtype: jnp.dtype) -> float:
     """Return what round-off may add to the log of a pivot at each step, nats."""
-    return float(jnp.finfo(dtype).eps) ** _ERROR
+    return float(jnp.finfo(dtype).eps) ** SWEEP_ROUNDOFF

@@ -14,6 +14,11 @@ from vgjax import _checks
 from vgjax._frames import random_basis
 from vgjax._linalg import varying_like, without_derivative_if
 from vgjax._system import System, system
+from vgjax._tolerances import (
+    LEADING_TOL,
+    OVERSAMPLING,
+    VALUE_ULPS,
+)
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.products import identity, log_svd
 from vgjax.products._errors import errors as errors_of
@@ -21,7 +26,7 @@ from vgjax.products._leaks import no_leaks
 from vgjax.products._slopes import extended, with_slopes_of, without_lost_derivative
 from vgjax.products.graded import balanced_if_due, push_unbalanced
 from vgjax.products.singular import couplings
-from vgjax.spectra._search import ULPS, Estimate, search
+from vgjax.spectra._search import Estimate, search
 from vgjax.spectra._sweeps import roundoff_per_step, sweeps
 
 __all__ = ["LeadingSpectrum", "leading_spectrum"]
@@ -29,13 +34,6 @@ __all__ = ["LeadingSpectrum", "leading_spectrum"]
 
 def __dir__() -> list[str]:
     return __all__
-
-
-# Vectors that go along beside the k asked for: value i converges by the square of
-# sigma_(k+8+1) / sigma_i in each half of a sweep, and faster once blocks are collected.
-_OVERSAMPLING = 8
-# Times the square root of eps: 1e-9 nats in float64, 2e-5 in float32.
-_DEFAULT_TOL = 0.07
 
 
 class LeadingSpectrum(NamedTuple):
@@ -169,7 +167,7 @@ def leading_spectrum(
     c = math.isqrt(lag - 1) + 1
     if checkpoint_every is not None:
         c = _checks.whole(checkpoint_every, "checkpoint_every", 1, T)
-    N, block = measured.N, k + _OVERSAMPLING
+    N, block = measured.N, k + OVERSAMPLING
     basis = random_basis(N, block, measured.product_dtype) if block < N else None
     found = _leading_spectrum(
         measured, basis, tol, k=k, lag=lag, c=min(c, lag), max_sweeps=max_sweeps
@@ -212,7 +210,7 @@ def _warn_of_doubt(found: LeadingSpectrum, max_sweeps: int) -> None:
 def _leading_spectrum(system: System, basis, tol, *, k, lag, c, max_sweeps):
     system = system.last(lag)
     dtype = system.product_dtype
-    tol = _DEFAULT_TOL * float(jnp.finfo(dtype).eps) ** 0.5 if tol is None else tol
+    tol = LEADING_TOL * float(jnp.finfo(dtype).eps) ** 0.5 if tol is None else tol
     if basis is None:
         return _from_the_product(system, k, tol)
     basis = varying_like(basis, system)
@@ -280,7 +278,7 @@ def _from_the_product(system: System, k: int, tol: float) -> LeadingSpectrum:
     change = jnp.where(jnp.isnan(values[:k]), jnp.nan, jnp.zeros(k, dtype))
     # No sweep would make it better, so what eps of a value is counts as none.
     size = jnp.where(jnp.isfinite(values[:k]), jnp.abs(values[:k]), 0)
-    converged = error <= tol + ULPS * eps * size
+    converged = error <= tol + VALUE_ULPS * eps * size
     if dtype == jnp.float32:  # few of whose values are known to `tol`
         converged = jnp.isfinite(error)
     return LeadingSpectrum(

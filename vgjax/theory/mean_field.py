@@ -20,6 +20,10 @@ import numpy as np
 import scipy  # its parts load when they are first touched
 
 from vgjax import _checks
+from vgjax._tolerances import (
+    LINEAR_VARIANCE,
+    SIGN_DEVIATION,
+)
 from vgjax.theory._overlaps import Number, Overlaps, overlaps
 
 __all__ = [
@@ -35,12 +39,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return __all__
-
-
-# Below this variance an activation is linear to the last bit.
-_NO_VARIANCE = 1e-20
-# Above this standard deviation a bounded activation is a sign to the last bit.
-_SIGN = 1e17
 
 
 class DepthScales(NamedTuple):
@@ -200,9 +198,9 @@ def depth_scales(
         if activation == "relu" or q == 0:
             return _scale(w, _mean_square_slope(activation, of, w, b))  # V is linear
         half = _half_size(w, b)
-        if half > _SIGN:
+        if half > SIGN_DEVIATION:
             # The slope falls off as q^(-3/2).
-            limit = of.second_moment_slope(_SIGN**2) * _SIGN**3
+            limit = of.second_moment_slope(SIGN_DEVIATION**2) * SIGN_DEVIATION**3
             return _scale(w / 2 / half, limit / 2 / half)
         return _scale(w, of.second_moment_slope(q))
 
@@ -211,7 +209,7 @@ def depth_scales(
         slope = _mean_square_slope(activation, of, w, b)
         if activation == "relu" or q == 0 or w * (w * slope) <= 1:
             return _scale(w, slope)
-        if _half_size(w, b) > _SIGN:
+        if _half_size(w, b) > SIGN_DEVIATION:
             return _correlation_scale_of_signs(w, b, w * (w * slope))
         return _scale(w, of.slope_overlap(q, _correlation_gap(of, q, w)))
 
@@ -291,7 +289,7 @@ def _fixed_point(activation: str, of: Overlaps, gain: float, bias: float) -> flo
         below = 1 - gain * gain / 2
         return bias * bias / below if below > 0 else np.inf
     half = _half_size(gain, bias)
-    if half > _SIGN:
+    if half > SIGN_DEVIATION:
         return 4 * half * half
 
     def surplus(log_q):
@@ -299,7 +297,7 @@ def _fixed_point(activation: str, of: Overlaps, gain: float, bias: float) -> flo
         return gain**2 * of.second_moment(q) / q + bias**2 / q - 1
 
     # E phi^2 is concave, at most q and at most 1: one root, between these two.
-    low = np.log(bias**2 or _NO_VARIANCE)
+    low = np.log(bias**2 or LINEAR_VARIANCE)
     if surplus(low) <= 0:
         return bias**2
     return float(np.exp(_root(surplus, low, np.log(2 * (gain**2 + bias**2)))))
@@ -315,7 +313,7 @@ def _mean_square_slope(
     if activation == "relu":
         return 0.5
     half = _half_size(gain, bias)
-    if half > _SIGN:
+    if half > SIGN_DEVIATION:
         return _slope_by_size(of) / 2 / half
     q = _fixed_point(activation, of, gain, bias)
     return float(of.slope_overlap(q, 0.0)) if q > 0 else 1.0
@@ -328,7 +326,7 @@ def _half_size(gain: float, bias: float) -> float:
 
 def _slope_by_size(of: Overlaps) -> float:
     """Return E phi'^2 times the standard deviation, where that is large."""
-    return float(of.slope_overlap(_SIGN**2, 0.0)) * _SIGN
+    return float(of.slope_overlap(SIGN_DEVIATION**2, 0.0)) * SIGN_DEVIATION
 
 
 def _correlation_scale_of_signs(gain: float, bias: float, chi: float) -> float:
@@ -366,7 +364,7 @@ def _critical_gain(activation: str, of: Overlaps, bias: float) -> float:
         return 2**0.5
     if bias == 0:
         return 1.0
-    if bias > _SIGN:
+    if bias > SIGN_DEVIATION:
         return (bias / _slope_by_size(of)) ** 0.5
 
     # On the critical line 1/w^2 = E phi'^2, so that q says what the bias is.

@@ -19,9 +19,12 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax import _checks
+from vgjax._tolerances import (
+    DEFECTIVE_CONDITION,
+    MAXIMUM_TOL,
+    POWER_ROUNDING,
+)
 from vgjax.theory._circles import (
-    DEFECTIVE,
-    TOLERANCE,
     angles_at,
     highest_peak,
     log_resolvent,
@@ -43,10 +46,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return __all__
-
-
-# Nats; what the norm of a power that is 1 on paper may be off.
-_ROUNDING = 1e-12
 
 
 class TransientGrowth(NamedTuple):
@@ -225,7 +224,7 @@ def kreiss_constant(W: Float[Array, "N N"]) -> float:
     at_circle, w = unit_projector(A), numerical_radius(W)
     if math.isinf(at_circle):
         return math.inf
-    if w <= 1 + TOLERANCE:
+    if w <= 1 + MAXIMUM_TOL:
         return 1.0
     # From `stop` on, (r - 1) / (r - w) leaves no more than 1e-10.
     start, stop = 1e-5 if at_circle > 0 else 0.0, math.log(w + (w - 1) * 1e10)
@@ -284,10 +283,10 @@ def transient_growth(
         if norm == 0:
             return TransientGrowth(peak, step)
         scale, power = scale + math.log(norm), power / norm
-        if scale > peak + _ROUNDING:
+        if scale > peak + POWER_ROUNDING:
             peak, step = scale, t
         later = np.logaddexp.reduce(log_weights + t * rates)
-        if min(scale, later - peak) <= _ROUNDING:
+        if min(scale, later - peak) <= POWER_ROUNDING:
             return TransientGrowth(peak, step)
     return TransientGrowth(math.nan, -1)
 
@@ -297,7 +296,7 @@ def _modes(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, V = np.linalg.eig(W)
     with np.errstate(divide="ignore"):
         rates = np.log(np.abs(values))
-    if np.linalg.cond(V) > DEFECTIVE:
+    if np.linalg.cond(V) > DEFECTIVE_CONDITION:
         return np.zeros_like(rates), np.full_like(rates, np.inf)
     sizes = np.linalg.norm(V, axis=0) * np.linalg.norm(np.linalg.inv(V), axis=1)
     return rates, np.log(sizes)
