@@ -20,6 +20,7 @@ FLOORS = {
     "_linalg": 0,
     "_tolerances": -1,
     "_frames": 1,
+    "_scaled": 1,
     "_qr_interval": 2,
     "_typing": 0,
     "_keys": 0,

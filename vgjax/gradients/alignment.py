@@ -9,10 +9,11 @@ from jax import Array
 
 from vgjax import _checks
 from vgjax._linalg import angle_to_span, matmul, varying_like
+from vgjax._scaled import normalised
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, reading_of
-from vgjax.gradients._unrolled import graded, unroll
+from vgjax.gradients._unrolled import unroll
 from vgjax.products import identity, log_svd, push
 from vgjax.theory.powers import principal_left_space
 
@@ -139,5 +140,5 @@ def _alignment(system: System, reading: Reading, *, every: int) -> Alignment:
 
 
 def _unit(x: Array) -> Array:
-    x, _ = graded(x)
+    x, _ = normalised(x)
     return x / jnp.sqrt(jnp.sum(x**2))  # NaN of zero
