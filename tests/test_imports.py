@@ -226,3 +226,11 @@ def test_what_a_package_shows_its_modules_show():
         shown = set(importlib.import_module(f"vgjax.{package}").__all__)
         assert shown - of_modules <= {"Spectrum"}
         assert of_modules <= shown
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_field_of_a_result_is_documented(name):
+    module = importlib.import_module(name)
+    for public in map(module.__dict__.get, module.__all__):
+        for field in getattr(public, "_fields", ()):
+            assert f"\n      {field}: " in public.__doc__, f"{public.__name__}.{field}"

@@ -112,10 +112,15 @@ def propagator(
 
 
 class Saturation(NamedTuple):
-    """What automatic differentiation loses of the state Jacobians of a trajectory."""
+    """What automatic differentiation loses of the state Jacobians of a trajectory.
 
-    lost: Array  # (T,) fraction of the N rows that are given as zeros and are not
-    wrong: Array  # (T,) fraction off by more than 1 % of the row's largest entry
+    Attributes:
+      lost: (T,) fraction of the N rows that are given as zeros and are not.
+      wrong: (T,) fraction off by more than 1 % of the row's largest entry.
+    """
+
+    lost: Array
+    wrong: Array
 
 
 def saturation(

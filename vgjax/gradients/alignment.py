@@ -25,12 +25,19 @@ def __dir__() -> list[str]:
 
 
 class Alignment(NamedTuple):
-    """Angles between a gradient carried back and the leading directions, by lag."""
+    """Angles between a gradient carried back and the leading directions, by lag.
 
-    lags: Array  # (R,) steps
-    left_singular: Array  # (R,) radians, of the gradient that sets out
-    right_singular: Array  # (R,) radians, of the gradient that arrives
-    eigen: Array  # (R,) radians, of the gradient that arrives
+    Attributes:
+      lags: (R,) steps.
+      left_singular: (R,) radians, of the gradient that sets out.
+      right_singular: (R,) radians, of the gradient that arrives.
+      eigen: (R,) radians, of the gradient that arrives.
+    """
+
+    lags: Array
+    left_singular: Array
+    right_singular: Array
+    eigen: Array
 
 
 def alignment(

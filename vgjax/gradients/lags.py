@@ -28,13 +28,21 @@ def __dir__() -> list[str]:
 
 
 class LagContributions(NamedTuple):
-    """The gradient of the parameters, split by lag."""
+    """The gradient of the parameters, split by lag.
 
-    lags: Array  # (T,) 0 to T-1, steps
-    log_norm: Array  # (T,) nats
-    log_norms: dict[str, Array]  # the same of each parameter leaf, by its path
-    fraction: Array  # (T,) of the gradient that lags up to this one explain
-    gradient: dict[str, Array]  # the sum of all parts
+    Attributes:
+      lags: (T,) 0 to T-1, steps.
+      log_norm: (T,) nats, log norm of the part of each lag.
+      log_norms: The same of each parameter leaf, by its path.
+      fraction: (T,) share of the gradient that lags up to this one explain.
+      gradient: The sum of all parts, by the path of each leaf.
+    """
+
+    lags: Array
+    log_norm: Array
+    log_norms: dict[str, Array]
+    fraction: Array
+    gradient: dict[str, Array]
 
 
 def lag_contributions(

@@ -25,12 +25,19 @@ def __dir__() -> list[str]:
 
 
 class SignalToNoise(NamedTuple):
-    """The parts of the gradient over a batch, by lag."""
+    """The parts of the gradient over a batch, by lag.
 
-    lags: Array  # (T,) 0 to T-1, steps
-    log_signal: Array  # (T,) nats, of the mean
-    log_noise: Array  # (T,) nats, of its standard error
-    ratio: Array  # (T,)
+    Attributes:
+      lags: (T,) 0 to T-1, steps.
+      log_signal: (T,) nats, log norm of the mean over the batch.
+      log_noise: (T,) nats, log norm of the standard error of that mean.
+      ratio: (T,) signal over noise, dimensionless.
+    """
+
+    lags: Array
+    log_signal: Array
+    log_noise: Array
+    ratio: Array
 
 
 def signal_to_noise(

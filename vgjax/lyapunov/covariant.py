@@ -29,10 +29,15 @@ def __dir__() -> list[str]:
 
 
 class CovariantVectors(NamedTuple):
-    """What `covariant_vectors` found along a stretch of a trajectory."""
+    """Covariant Lyapunov vectors along a stretch of a trajectory.
 
-    vectors: Array  # (S+1, N, k), columns of norm one
-    log_growth: Array  # (S, k) nats, of each vector in each step
+    Attributes:
+      vectors: (S+1, N, k), columns of norm one.
+      log_growth: (S, k) nats, growth of each vector in each step.
+    """
+
+    vectors: Array
+    log_growth: Array
 
 
 def covariant_vectors(

@@ -40,14 +40,23 @@ def __dir__() -> list[str]:
 
 
 class Lyapunov(NamedTuple):
-    """What `lyapunov_spectrum` measured."""
+    """Lyapunov exponents of a trajectory, with their errors and history.
 
-    exponents: Array  # (k,) nats per step, descending
-    standard_error: Array  # (k,) nats per step, by batch means
-    history: Array  # (R, k) nats per step, the estimate after `steps` steps
-    steps: Array  # (R,) int32, counted from the end of the burn-in
-    resolved: Array  # (k,) bool, False where a value is only round-off
-    frame: Array  # (N, k) orthonormal, after the last step
+    Attributes:
+      exponents: (k,) nats per step, descending.
+      standard_error: (k,) nats per step, by batch means.
+      history: (R, k) nats per step, the estimate after `steps` steps.
+      steps: (R,) int32, counted from the end of the burn-in.
+      resolved: (k,) bool, False where an exponent is round-off, or decided by it.
+      frame: (N, k) orthonormal, after the last step.
+    """
+
+    exponents: Array
+    standard_error: Array
+    history: Array
+    steps: Array
+    resolved: Array
+    frame: Array
 
 
 def lyapunov_spectrum(

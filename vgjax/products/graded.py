@@ -58,14 +58,22 @@ class GradedProduct(NamedTuple):
     Made by `identity`, extended by `push` and `multiply`, read by
     `log_singular_values` and `log_svd`. A row of zeros in `right` is a direction that
     was annihilated.
+
+    Attributes:
+      left: (N, N) well-conditioned.
+      exponents: (N,) int32, binary orders of magnitude.
+      right: (N, N) well-conditioned.
+      rotation: (N, N) orthogonal; None where only values are wanted.
+      age: () int32, pushes since `right` was last made triangular.
+      leaks: What rounding may have done; None where no errors are wanted.
     """
 
-    left: Array  # (N, N) well-conditioned
-    exponents: Array  # (N,) int32, binary orders of magnitude
-    right: Array  # (N, N) well-conditioned
-    rotation: Array | None  # (N, N) orthogonal; None where only values are wanted
-    age: Array  # () int32, pushes since `right` was last made triangular
-    leaks: Leaks | None = None  # what rounding may have done; None: nobody asked
+    left: Array
+    exponents: Array
+    right: Array
+    rotation: Array | None
+    age: Array
+    leaks: Leaks | None = None
 
 
 def identity(n: int, dtype: jnp.dtype) -> GradedProduct:

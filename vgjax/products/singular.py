@@ -44,11 +44,17 @@ _LOG2 = math.log(2)
 
 
 class LogSVD(NamedTuple):
-    """``Phi = left @ diag(exp(log_values)) @ right.T``."""
+    """``Phi = left @ diag(exp(log_values)) @ right.T``.
 
-    left: Array  # (N, N), column i is the i-th left singular vector
-    log_values: Array  # (N,) nats, descending
-    right: Array  # (N, N), column i is the i-th right singular vector
+    Attributes:
+      left: (N, N), column i is the i-th left singular vector.
+      log_values: (N,) nats, descending.
+      right: (N, N), column i is the i-th right singular vector.
+    """
+
+    left: Array
+    log_values: Array
+    right: Array
 
 
 class Couplings(NamedTuple):

@@ -49,13 +49,20 @@ _MOST_REMEMBERED = 256
 
 
 class Spectrum(NamedTuple):
-    """Singular values of a growing product, in logs."""
+    """Singular values of a growing product, in logs.
 
-    steps: Array  # (R,) int32, how many factors the product had; the lag, in reverse
-    log_singular_values: Array  # (R, N) nats, descending along the last axis
-    log_abs_det: Array  # (R,) nats, summed from the determinant of each factor
-    # (R, N) nats, what each value may be off; inf where rounding decides it. None where
-    # nobody asked
+    Attributes:
+      steps: (R,) int32, the number of factors in each product; the lag, in reverse.
+      log_singular_values: (R, N) nats, descending along the last axis; -inf for a
+        direction that was annihilated.
+      log_abs_det: (R,) nats, summed from the determinant of each factor.
+      error: (R, N) nats, estimated bound on the error of each value; inf where rounding
+        decides the value. None with ``errors=False``.
+    """
+
+    steps: Array
+    log_singular_values: Array
+    log_abs_det: Array
     error: Array | None = None
 
 

@@ -37,15 +37,27 @@ def __dir__() -> list[str]:
 
 
 class LeadingSpectrum(NamedTuple):
-    """What `leading_spectrum` found."""
+    """The largest singular values of a product, in logs, with their vectors.
 
-    log_singular_values: Array  # (k,) nats, descending
-    left: Array  # (N, k), column i is the i-th left singular vector
-    right: Array  # (N, k), column i is the i-th right singular vector
-    change: Array  # (k,) nats, how far each value moved between the last two looks
-    error: Array  # (k,) nats, what each may be off, by its residual
-    converged: Array  # (k,) bool
-    sweeps: Array  # () int32, forward and back again
+    Attributes:
+      log_singular_values: (k,) nats, descending.
+      left: (N, k), column i is the i-th left singular vector.
+      right: (N, k), column i is the i-th right singular vector.
+      change: (k,) nats, how far each value moved between the last two convergence
+        checks.
+      error: (k,) nats, estimated error: the residual bound, or the difference between
+        forward and backward values if that is larger; inf where rounding decides.
+      converged: (k,) bool, whether the error is within the tolerance.
+      sweeps: () int32, forward and backward passes together count as one.
+    """
+
+    log_singular_values: Array
+    left: Array
+    right: Array
+    change: Array
+    error: Array
+    converged: Array
+    sweeps: Array
 
 
 def leading_spectrum(

@@ -18,10 +18,15 @@ def __dir__() -> list[str]:
 
 
 class Rates(NamedTuple):
-    """Growth per step of each singular value."""
+    """Growth per step of each singular value.
 
-    rate: Array  # (N,) nats per step, in the order of the singular values
-    standard_error: Array  # (N,) nats per step
+    Attributes:
+      rate: (N,) nats per step, in the order of the singular values.
+      standard_error: (N,) nats per step.
+    """
+
+    rate: Array
+    standard_error: Array
 
 
 def growth_rates(spectrum: Spectrum, *, burn_in: int = 0) -> Rates:

@@ -42,10 +42,15 @@ def __dir__() -> list[str]:
 
 
 class DepthScales(NamedTuple):
-    """Over how many layers a signal is forgotten, by a factor e; in layers."""
+    """Over how many layers a signal is forgotten, by a factor e; in layers.
 
-    variance: Number  # xi_q: how fast the size of a signal forgets what it was
-    correlation: Number  # xi_c: how fast the correlation of two signals does
+    Attributes:
+      variance: Xi_q: how fast the size of a signal forgets what it was.
+      correlation: Xi_c: how fast the correlation of two signals does.
+    """
+
+    variance: Number
+    correlation: Number
 
 
 def variance_map(

@@ -49,10 +49,15 @@ def __dir__() -> list[str]:
 
 
 class TransientGrowth(NamedTuple):
-    """The largest norm among the powers of a matrix, and where it is."""
+    """The largest norm among the powers of a matrix, and where it is.
 
-    log_peak: float  # max over t >= 0 of log||W^t||_2, nats, at least 0
-    step: int  # the first t where it is reached; -1 where it is not
+    Attributes:
+      log_peak: The maximum over t >= 0 of log||W^t||_2, nats, at least 0.
+      step: The first t where it is reached; -1 where it is not.
+    """
+
+    log_peak: float
+    step: int
 
 
 def henrici_departure(W: Float[Array, "N N"]) -> Float[Array, ""]:
