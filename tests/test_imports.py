@@ -14,7 +14,7 @@ pytestmark = pytest.mark.once
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "vgjax"
 
-# The table "What is where" of README.md. A folder stands on one floor, all of it.
+# The table of docs/modules.md. A folder stands on one floor, all of it.
 FLOORS = {
     "_checks": 0,
     "_linalg": 0,
