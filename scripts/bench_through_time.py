@@ -44,9 +44,9 @@ def exponents(N, T, aim):
     jax = start()
     import jax.numpy as jnp
     import numpy as np
+    from vgjax.lyapunov._growth import random_basis
 
     import vgjax
-    from vgjax.lyapunov._growth import random_basis
 
     W = 2 * np.random.default_rng(1).standard_normal((N, N)) / N**0.5
     h = np.random.default_rng(2).standard_normal(N)

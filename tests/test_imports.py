@@ -1,6 +1,7 @@
 """What importing loads, and that imports only go down the floors of the house."""
 
 import ast
+import importlib
 import json
 import pathlib
 import subprocess
@@ -13,10 +14,14 @@ pytestmark = pytest.mark.once
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "vgjax"
 
-# The table "What is where" of README.md. A folder stands on one floor, all of it.
+# The table of docs/modules.md. A folder stands on one floor, all of it.
 FLOORS = {
     "_checks": 0,
     "_linalg": 0,
+    "_tolerances": -1,
+    "_frames": 1,
+    "_scaled": 1,
+    "_qr_interval": 2,
     "_typing": 0,
     "_keys": 0,
     "_programs": 1,
@@ -192,3 +197,41 @@ def test_settled_names_are_at_the_top():
     for name in [*names, "growth_rates", "lyapunov_spectrum"]:
         assert callable(getattr(vgjax, name))
     assert vgjax.jacobians.state_jacobians is vgjax.state_jacobians
+
+
+PUBLIC = [
+    f"vgjax.{module.removesuffix('.__init__')}"
+    for module in MODULES
+    if not any(
+        part.startswith("_") for part in module.removesuffix(".__init__").split(".")
+    )
+]
+
+
+@pytest.mark.parametrize("name", ["vgjax", *PUBLIC])
+def test_a_public_module_shows_its_public_names_and_nothing_else(name):
+    module = importlib.import_module(name)
+    assert sorted(set(module.__all__)) == dir(module)
+    for public in module.__all__:
+        assert getattr(module, public).__doc__, public
+
+
+def test_what_a_package_shows_its_modules_show():
+    for package in ("products", "spectra", "lyapunov", "gradients", "theory"):
+        of_modules = {
+            public
+            for name in PUBLIC
+            if name.startswith(f"vgjax.{package}.")
+            for public in importlib.import_module(name).__all__
+        }
+        shown = set(importlib.import_module(f"vgjax.{package}").__all__)
+        assert shown - of_modules <= {"Spectrum"}
+        assert of_modules <= shown
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_field_of_a_result_is_documented(name):
+    module = importlib.import_module(name)
+    for public in map(module.__dict__.get, module.__all__):
+        for field in getattr(public, "_fields", ()):
+            assert f"\n      {field}: " in public.__doc__, f"{public.__name__}.{field}"

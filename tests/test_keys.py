@@ -472,7 +472,7 @@ MEASURES = {
     "jacobian_spectrum": vgjax.jacobian_spectrum,
     "lyapunov_spectrum": vgjax.lyapunov_spectrum,
     "covariant_vectors": vgjax.lyapunov.covariant_vectors,
-    "leading_spectrum": functools.partial(vgjax.lyapunov.leading_spectrum, k=1),
+    "leading_spectrum": functools.partial(vgjax.spectra.leading_spectrum, k=1),
     "cotangents": lambda *run: vgjax.gradients.cotangents(*run, last_of),
     "lag_contributions": lambda *run: vgjax.gradients.lag_contributions(*run, last_of),
     "gradient_flow": lambda *run: vgjax.gradients.gradient_flow(*run, last_of),

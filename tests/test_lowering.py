@@ -8,7 +8,7 @@ from flax import nnx
 from support.lowering import precisions
 
 import vgjax
-from vgjax import gradients, jacobians, lyapunov, products, steps, theory
+from vgjax import gradients, jacobians, lyapunov, products, spectra, steps, theory
 
 T, D, H = 6, 2, 3
 CELLS = {"tanh": nnx.SimpleCell, "lstm": nnx.LSTMCell}
@@ -53,7 +53,7 @@ def of_batch(step, carry, inputs, loss):
 
 def leading(W):
     step = steps.from_function(lambda W, h, x: (W @ h, x), W)
-    return lyapunov.leading_spectrum(step, W[0], k=1, length=3)
+    return spectra.leading_spectrum(step, W[0], k=1, length=3)
 
 
 PROGRAMS = {
@@ -81,7 +81,7 @@ PROGRAMS = {
     ),
     "covariant_vectors": lambda: of_cell(lyapunov.covariant_vectors, burn_in=1),
     "leading_spectrum": lambda: of_matrices(leading, (12, 12)),
-    "leading_spectrum, all of it": lambda: of_cell(lyapunov.leading_spectrum, k=2),
+    "leading_spectrum, all of it": lambda: of_cell(spectra.leading_spectrum, k=2),
     "kaplan_yorke_dimension": lambda: of_matrices(
         lyapunov.kaplan_yorke_dimension, (H,)
     ),
@@ -112,7 +112,7 @@ PROGRAMS = {
     "can_explode": lambda: of_matrices(lambda A: theory.can_explode(A, 1.0), (H, H)),
     "entropy": lambda: of_matrices(lyapunov.entropy, (H,)),
     "check_laws": lambda: of_matrices(
-        lambda A: theory.check_laws(products.product_spectrum(A), A), (T, H, H)
+        lambda A: products.check_laws(products.product_spectrum(A), A), (T, H, H)
     ),
 }
 HAS_PRODUCTS = set(PROGRAMS) - {

@@ -13,8 +13,8 @@ function of ``(step, carry, inputs)``, of a stack of matrices, or of one matrix.
 | `cells` | the zoo of Flax cells |
 | `trajectories` | a step under `jax.lax.scan` |
 | `jacobians` | state and input Jacobians, the propagator, saturation |
-| `spectra` | from a step to its exact spectra |
-| `lyapunov` | Lyapunov exponents and vectors; leading spectra without Jacobians |
+| `spectra` | from a step to its exact spectra, their rates; the leading values |
+| `lyapunov` | Lyapunov exponents and covariant vectors |
 | `gradients` | gradients carried back through time: cotangents, lags, flow, alignment |
 | `plots` | pictures (loads matplotlib when it is first touched) |
 """
@@ -22,28 +22,69 @@ function of ``(step, carry, inputs)``, of a stack of matrices, or of one matrix.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vgjax import activations as activations
-from vgjax import cells as cells
-from vgjax import gradients as gradients
-from vgjax import jacobians as jacobians
-from vgjax import lyapunov as lyapunov
-from vgjax import matrices as matrices
-from vgjax import products as products
-from vgjax import spectra as spectra
-from vgjax import steps as steps
-from vgjax import theory as theory
-from vgjax import trajectories as trajectories
-from vgjax.jacobians import propagator as propagator
-from vgjax.jacobians import state_jacobians as state_jacobians
-from vgjax.lyapunov import lyapunov_spectrum as lyapunov_spectrum
-from vgjax.spectra import growth_rates as growth_rates
-from vgjax.spectra import jacobian_spectrum as jacobian_spectrum
-from vgjax.trajectories import rollout as rollout
+from vgjax import (
+    activations,
+    cells,
+    gradients,
+    jacobians,
+    lyapunov,
+    matrices,
+    products,
+    spectra,
+    steps,
+    theory,
+    trajectories,
+)
+from vgjax.gradients import LagContributions, lag_contributions
+from vgjax.jacobians import propagator, state_jacobians
+from vgjax.lyapunov import Lyapunov, lyapunov_spectrum
+from vgjax.products import Spectrum
+from vgjax.spectra import (
+    LeadingSpectrum,
+    Rates,
+    growth_rates,
+    jacobian_spectrum,
+    leading_spectrum,
+)
+from vgjax.trajectories import Trajectory, rollout
 
 if TYPE_CHECKING:
-    from vgjax import plots as plots
+    from vgjax import plots
+
+__all__ = [
+    "LagContributions",
+    "LeadingSpectrum",
+    "Lyapunov",
+    "Rates",
+    "Spectrum",
+    "Trajectory",
+    "activations",
+    "cells",
+    "gradients",
+    "growth_rates",
+    "jacobian_spectrum",
+    "jacobians",
+    "lag_contributions",
+    "leading_spectrum",
+    "lyapunov",
+    "lyapunov_spectrum",
+    "matrices",
+    "plots",
+    "products",
+    "propagator",
+    "rollout",
+    "spectra",
+    "state_jacobians",
+    "steps",
+    "theory",
+    "trajectories",
+]
 
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

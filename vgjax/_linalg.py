@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
+from vgjax._tolerances import ROUNDOFF
+
 
 def matmul(a: Array, b: Array) -> Array:
     """``a @ b`` without TF32 or bfloat16, whatever the device's default."""
@@ -306,13 +308,8 @@ class PivotedQR(NamedTuple):
 
 
 def roundoff(N: int, dtype: jnp.dtype) -> float:
-    """Relative size below which a number that N others cancelled to is noise.
-
-    A heuristic: N eps is the bound for one product, but errors grow as sqrt(N)
-    and come from several products; with N eps alone, one in fifty of random
-    integer chains of rank 3 and 7 kept a direction that a step had annihilated.
-    """
-    return 8 * N**0.5 * float(jnp.finfo(dtype).eps)
+    """Relative size below which a number that N others cancelled to is round-off."""
+    return ROUNDOFF * N**0.5 * float(jnp.finfo(dtype).eps)
 
 
 def pivoted_qr(matrix: Array, weight: Array, noise: Array) -> PivotedQR:

@@ -16,6 +16,19 @@ from vgjax._layout import layout_of
 from vgjax._system import System, jacobian, system
 from vgjax._typing import Carry, Inputs, Step
 
+__all__ = [
+    "Saturation",
+    "input_jacobians",
+    "propagator",
+    "saturation",
+    "state_jacobian",
+    "state_jacobians",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def state_jacobian(step: Step, carry: Carry, x=None) -> Float[Array, "N N"]:
     """Return how the next state moves with the present one.
@@ -99,10 +112,15 @@ def propagator(
 
 
 class Saturation(NamedTuple):
-    """What automatic differentiation loses of the state Jacobians of a trajectory."""
+    """What automatic differentiation loses of the state Jacobians of a trajectory.
 
-    lost: Array  # (T,) fraction of the N rows that are given as zeros and are not
-    wrong: Array  # (T,) fraction off by more than 1 % of the row's largest entry
+    Attributes:
+      lost: (T,) fraction of the N rows that are given as zeros and are not.
+      wrong: (T,) fraction off by more than 1 % of the row's largest entry.
+    """
+
+    lost: Array
+    wrong: Array
 
 
 def saturation(

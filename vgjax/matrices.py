@@ -20,13 +20,27 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy  # its parts load when they are first touched
 from jax import Array
 from jax.core import Tracer
 from jaxtyping import Float
 
 from vgjax import _checks
 from vgjax._linalg import exponent, matmul, near_one, scaled
+
+__all__ = [
+    "gaussian",
+    "normal",
+    "orthogonal",
+    "rotation_blocks",
+    "shear",
+    "sparse",
+    "symmetric",
+    "with_spectral_radius",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def gaussian(
@@ -280,41 +294,6 @@ def with_spectral_radius(
     e = exponent(largest)
     scale = radius / scaled(largest, -e)
     return jnp.where(largest > 0, scale * scaled(near, -e), jnp.nan)
-
-
-def random_walk_gain(N: int, activation: str) -> float:
-    r"""Return the gain at which gradients neither grow nor shrink with depth.
-
-    At this gain g the logarithm of the norm of a vector that is multiplied by many
-    independent layers, $W_{ij} \sim N(0, g^2/N)$, is a random walk without drift.
-
-    Args:
-      N: width, at least 1.
-      activation: "linear", $g = \sqrt{N/2} \, e^{-\psi(N/2)/2}$; or "relu",
-        $g = \sqrt{N} \exp(-E[\log 2 + \psi(K/2)]/2)$ with K units on,
-        K ~ Bin(N, 1/2) given that K > 0.
-
-    Returns:
-      g, dimensionless. The variance of the walk per layer is $\psi'(N/2)$ for
-      "linear", in units of $\log \|.\|^2$. N = 100: 1.00502927 and 1.43230357.
-
-    Raises:
-      ValueError: `N` is below 1, or `activation` another.
-
-    Source:
-      Sussillo & Abbott, arXiv:1412.6558 (2014), sec. 3, with psi for their
-      approximation of it.
-    """
-    N = _checks.whole(N, "N", 1)
-    _checks.choice(activation, "activation", ("linear", "relu"))
-    digamma, gammaln = scipy.special.digamma, scipy.special.gammaln
-    if activation == "linear":
-        return float((N / 2) ** 0.5 * np.exp(-digamma(N / 2) / 2))
-    K = np.arange(1, N + 1)
-    log_ways = gammaln(N + 1) - gammaln(K + 1) - gammaln(N - K + 1)
-    chance = np.exp(log_ways - N * np.log(2))
-    mean = (chance * (np.log(2) + digamma(K / 2))).sum() / chance.sum()
-    return float(N**0.5 * np.exp(-mean / 2))
 
 
 def _pair_blocks(real: Array, imag: Array) -> Array:

@@ -14,13 +14,25 @@ from jax import Array
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 
+__all__ = ["Trajectory", "rollout"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Trajectory(NamedTuple):
-    """What a step went through."""
+    """States and outputs of a step under `jax.lax.scan`.
 
-    states: Array  # (T+1, N) flat states, the initial one first
-    outputs: Any  # the outputs y, each leaf (T, ...)
-    carry: Carry  # the last carry
+    Attributes:
+      states: (T+1, N) flat states, the initial one first.
+      outputs: The outputs y, each leaf (T, ...).
+      carry: The last carry.
+    """
+
+    states: Array
+    outputs: Any
+    carry: Carry
 
 
 def rollout(

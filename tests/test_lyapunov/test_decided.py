@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import systems
 
-from vgjax import lyapunov
-from vgjax.lyapunov._growth import random_basis
+from vgjax import lyapunov, spectra
+from vgjax._frames import random_basis
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 NETWORKS = sorted(path.stem for path in DATA.glob("*.npz"))
@@ -46,7 +46,7 @@ def turned(chain):
 
 
 def leading(chain, k):
-    return lyapunov.leading_spectrum(driven, jnp.zeros(chain.shape[1]), chain, k=k)
+    return spectra.leading_spectrum(driven, jnp.zeros(chain.shape[1]), chain, k=k)
 
 
 def exponents(chain, **options):

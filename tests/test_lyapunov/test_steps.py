@@ -10,7 +10,7 @@ import pytest
 from counting import compilations
 
 import vgjax
-from vgjax import lyapunov
+from vgjax import lyapunov, spectra
 
 # One mode of differentiation only --------------------------------------------------
 
@@ -119,7 +119,7 @@ def test_exponents_and_vectors_of_steps_with_one_mode_only(kind):
 @pytest.mark.parametrize(("N", "T"), [(3, 6), (60, 6)])
 def test_leading_values_of_steps_with_one_mode_only(kind, N, T):
     step, h, x, J = trajectory(kind, N, T)
-    found = lyapunov.leading_spectrum(step, h, x, k=2)
+    found = spectra.leading_spectrum(step, h, x, k=2)
     Phi = functools.reduce(lambda P, A: A @ P, J)
     expected = np.log(np.linalg.svd(Phi, compute_uv=False)[:2])
     np.testing.assert_allclose(found.log_singular_values, expected, atol=1e-8)
@@ -138,7 +138,7 @@ def test_a_unitary_transform_neither_grows_nor_shrinks(dtype, tolerance):
     np.testing.assert_allclose(found.exponents, 0, atol=atol)
     found = lyapunov.covariant_vectors(by_fft, z, length=50)
     np.testing.assert_allclose(found.log_growth, 0, atol=50 * atol)
-    found = lyapunov.leading_spectrum(by_fft, z, k=3, length=50)
+    found = spectra.leading_spectrum(by_fft, z, k=3, length=50)
     np.testing.assert_allclose(found.log_singular_values, 0, atol=50 * atol)
 
 
@@ -149,7 +149,7 @@ def test_without_a_reverse_rule_a_large_state_is_refused_in_one_sentence():
         return jax.lax.while_loop(lambda h: h[0] > 1, lambda h: h / 2, h), None
 
     with pytest.raises(ValueError, match=r"`step` must have a reverse-mode .* 8192"):
-        lyapunov.leading_spectrum(step, jnp.ones(8193), k=1, length=2)
+        spectra.leading_spectrum(step, jnp.ones(8193), k=1, length=2)
 
 
 @pytest.mark.parametrize("half", [jnp.bfloat16, jnp.float16])
@@ -159,7 +159,7 @@ def test_half_precision_is_measured_in_float32(half):
     found = lyapunov.lyapunov_spectrum(halve, h, length=20, k=2)
     assert found.exponents.dtype == found.frame.dtype == jnp.float32
     np.testing.assert_allclose(found.exponents, np.log(0.5), rtol=1e-6)
-    found = lyapunov.leading_spectrum(halve, h, k=1, length=20)
+    found = spectra.leading_spectrum(halve, h, k=1, length=20)
     np.testing.assert_allclose(found.log_singular_values, 20 * np.log(0.5), rtol=1e-6)
     found = lyapunov.covariant_vectors(halve, h, length=20, k=2)
     np.testing.assert_allclose(found.log_growth, np.log(0.5), rtol=1e-5)
@@ -199,7 +199,7 @@ def exponent_of(step, T=14):
 
 def largest_of(step, T=14):
     x = jnp.zeros((T, 3))
-    found = lyapunov.leading_spectrum(step, jnp.ones(3), x, k=1)
+    found = spectra.leading_spectrum(step, jnp.ones(3), x, k=1)
     return found.log_singular_values[0] / T
 
 
@@ -227,7 +227,7 @@ def test_new_weights_of_a_sweep_compile_nothing(compiled):
             del x
             return factor * h, None
 
-        found = lyapunov.leading_spectrum(step, jnp.ones(12), k=1, length=9)
+        found = spectra.leading_spectrum(step, jnp.ones(12), k=1, length=9)
         assert found.sweeps > 0
         return found.log_singular_values[0] / 9
 
@@ -257,7 +257,7 @@ def relu_net(N):
 
     def largest(W):
         step = lambda h, x: (jax.nn.relu(W @ h + x), None)  # noqa: E731
-        found = lyapunov.leading_spectrum(step, jnp.zeros(N), x, k=1)
+        found = spectra.leading_spectrum(step, jnp.zeros(N), x, k=1)
         return found.log_singular_values[0]
 
     def by_svd(W):

@@ -141,7 +141,7 @@ def test_slope_of_a_leading_value_of_a_relu_network():
 
     def kept(W):
         zeros = jnp.zeros(len(W))
-        found = vgjax.lyapunov.leading_spectrum(step_of(W), zeros, inputs, k=1)
+        found = vgjax.spectra.leading_spectrum(step_of(W), zeros, inputs, k=1)
         return found.log_singular_values[0]
 
     def exact(W):

@@ -114,10 +114,42 @@ def test_eigenvalues_of_a_wide_matrix_fill_the_disc_evenly(gain):
 
 
 @pytest.mark.parametrize(
-    ("name", "gain"), [("linear", 1.00502927), ("relu", 1.43230357)]
+    ("N", "linear", "relu"),
+    [
+        (25, 1.02047326, 1.49229217),
+        (100, 1.00502927, 1.43230357),
+        (500, 1.00100117, 1.41776517),
+    ],
 )
-def test_the_random_walk_gain_is_at_hand_here_too(name, gain):
-    np.testing.assert_allclose(theory.random_walk_gain(100, name), gain, rtol=1e-8)
+def test_random_walk_gains_are_those_of_the_reference(N, linear, relu):
+    assert abs(theory.random_walk_gain(N, "linear") - linear) < 6e-9
+    assert abs(theory.random_walk_gain(N, "relu") - relu) < 6e-9
+
+
+@pytest.mark.parametrize("N", [2, 5, 8])
+def test_at_the_random_walk_gain_the_logarithm_of_the_norm_has_no_drift(N):
+    # One layer applied to a unit vector: W v has independent N(0, g^2/N) entries.
+    a = np.random.default_rng(N).standard_normal((200_000, N)) / N**0.5
+    for activation, h in [("linear", a), ("relu", np.maximum(a, 0))]:
+        norms = np.linalg.norm(h, axis=1)
+        steps = np.log(norms[norms > 0] * theory.random_walk_gain(N, activation))
+        assert abs(steps.mean()) < 5 * steps.std() / len(steps) ** 0.5
+        with_linear = np.log(theory.random_walk_gain(N, "linear"))
+        if activation == "relu":  # and another gain has one
+            shift = with_linear - np.log(theory.random_walk_gain(N, "relu"))
+            assert abs(steps.mean() + shift) > 50 * steps.std() / len(steps) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("N", "activation", "match"),
+    [
+        (0, "relu", "`N` must be at least 1"),
+        (3, "tanh", "`activation` must be one of 'linear', 'relu', but is 'tanh'"),
+    ],
+)
+def test_a_wrong_random_walk_is_refused(N, activation, match):
+    with pytest.raises(ValueError, match=match):
+        theory.random_walk_gain(N, activation)
 
 
 @pytest.mark.parametrize(

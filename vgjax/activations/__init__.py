@@ -12,15 +12,35 @@ from x = 20 on in float64 and x = 8 in float32; the derivative itself is 1.7e-17
 | `plain` | any function, with JAX's derivatives in place of these |
 """  # noqa: E501
 
-from vgjax.activations.functions import elu as elu
-from vgjax.activations.functions import erf as erf
-from vgjax.activations.functions import gelu as gelu
-from vgjax.activations.functions import hard_tanh as hard_tanh
-from vgjax.activations.functions import leaky_relu as leaky_relu
-from vgjax.activations.functions import relu as relu
-from vgjax.activations.functions import sigmoid as sigmoid
-from vgjax.activations.functions import silu as silu
-from vgjax.activations.functions import softplus as softplus
-from vgjax.activations.functions import tanh as tanh
-from vgjax.activations.rewrite import exact as exact
-from vgjax.activations.rewrite import plain as plain
+from vgjax.activations.functions import (
+    elu,
+    erf,
+    gelu,
+    hard_tanh,
+    leaky_relu,
+    relu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
+from vgjax.activations.rewrite import exact, plain
+
+__all__ = [
+    "elu",
+    "erf",
+    "exact",
+    "gelu",
+    "hard_tanh",
+    "leaky_relu",
+    "plain",
+    "relu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "tanh",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -20,6 +20,24 @@ from jaxtyping import Float
 
 from vgjax import _checks
 
+__all__ = [
+    "elu",
+    "erf",
+    "gelu",
+    "hard_tanh",
+    "leaky_relu",
+    "relu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "tanh",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Real numbers as unevaluated sums of two floats: 2 sqrt(2 / pi), 0.044715 of it, and
 # three times that.
 GELU_LINEAR = (1.5957691216057308, -9.96930880911092e-17)

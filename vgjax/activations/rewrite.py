@@ -17,6 +17,13 @@ from jax.extend.core import primitives
 
 from vgjax.activations import functions
 
+__all__ = ["exact", "plain"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 OURS = {
     primitives.tanh_p: functions.tanh,
     primitives.logistic_p: functions.sigmoid,

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 from jax.core import Tracer
 
-from vgjax import _checks, matrices
+from vgjax import _checks, matrices, theory
 from vgjax._linalg import matmul
 from vgjax.activations import gelu
 from vgjax.cells._cell import Cell, fan_in_matrix, heads_that_divide, passes_on
@@ -64,7 +64,7 @@ class Dense(Layer):
     Args:
       activation: $\phi$, as for `Recurrent`.
       gain: entries of W are N(0, gain^2/features), b = 0. Default:
-        `vgjax.matrices.random_walk_gain`, at which log||J ... J v|| is a random walk
+        `vgjax.theory.random_walk_gain`, at which log||J ... J v|| is a random walk
         without drift for "linear" and "relu"; of "relu" for "leaky_relu" too, and of
         "linear" for all others.
 
@@ -85,7 +85,7 @@ class Dense(Layer):
         self.activation = NONLINEARITIES[activation]
         if gain is None:
             kind = "relu" if "relu" in activation else "linear"
-            gain = matrices.random_walk_gain(features, kind)
+            gain = theory.random_walk_gain(features, kind)
         _checks.positive(gain, "gain")
         self.W = nnx.Param(matrices.gaussian(key, features, gain=gain, dtype=dtype))
         self.b = nnx.Param(jnp.zeros(features, dtype))

@@ -14,11 +14,23 @@ cotangent, without more, is the total: all later steps take part.
 | `alignment` | `alignment`: with singular vectors and eigenvectors, over lag |
 """
 
-from vgjax.gradients.alignment import Alignment as Alignment
-from vgjax.gradients.alignment import alignment as alignment
-from vgjax.gradients.cotangents import cotangents as cotangents
-from vgjax.gradients.flow import gradient_flow as gradient_flow
-from vgjax.gradients.lags import LagContributions as LagContributions
-from vgjax.gradients.lags import lag_contributions as lag_contributions
-from vgjax.gradients.noise import SignalToNoise as SignalToNoise
-from vgjax.gradients.noise import signal_to_noise as signal_to_noise
+from vgjax.gradients.alignment import Alignment, alignment
+from vgjax.gradients.cotangents import cotangents
+from vgjax.gradients.flow import gradient_flow
+from vgjax.gradients.lags import LagContributions, lag_contributions
+from vgjax.gradients.noise import SignalToNoise, signal_to_noise
+
+__all__ = [
+    "Alignment",
+    "LagContributions",
+    "SignalToNoise",
+    "alignment",
+    "cotangents",
+    "gradient_flow",
+    "lag_contributions",
+    "signal_to_noise",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,28 +10,20 @@ from jax import Array
 from jax.core import Tracer
 
 from vgjax._linalg import any_in_batch, varying_like
-from vgjax.gradients._unrolled import (
-    ZERO,
-    Cotangent,
-    Graded,
-    Pulls,
-    Unrolled,
-    at_level,
-    graded,
-    total,
-)
+from vgjax._scaled import ZERO, Scaled, add, at_exponent, normalised
+from vgjax.gradients._unrolled import Cotangent, Pulls, Unrolled
 
 
-def total_gradient(pulls: Pulls, unrolled: Unrolled) -> Graded:
+def total_gradient(pulls: Pulls, unrolled: Unrolled) -> Scaled:
     """Return the gradient by the parameters, all lags together."""
 
-    def back(later: Graded, row: Unrolled):
-        here = total(later, row.read)
+    def back(later: Scaled, row: Unrolled):
+        here = add(later, row.read)
         _, state = pulls.one(row.before, row.inputs)(here.values)
         return _of_state(state, here.exponent, here.values), here
 
     later = jax.tree.map(lambda a: jnp.zeros_like(a[0]), unrolled.read.values)
-    later = Graded(later, jnp.full((), ZERO, jnp.int32))
+    later = Scaled(later, jnp.full((), ZERO, jnp.int32))
     later = varying_like(later, unrolled)
     _, here = jax.lax.scan(back, later, unrolled, reverse=True)
     return _summed(pulls.all(unrolled.before, unrolled.inputs), here)
@@ -41,7 +33,7 @@ def over_lags(
     pulls: Pulls,
     unrolled: Unrolled,
     T: int,
-    measure: Callable[[Graded], Any],
+    measure: Callable[[Scaled], Any],
     *,
     read_early: bool | None,
     vectorised: Callable[[Callable], Callable] = lambda f: f,
@@ -94,18 +86,18 @@ def _begin_at_the_end(_, unrolled: Unrolled):
     return unrolled, jax.tree.map(lambda a: a[-1], unrolled.read)
 
 
-def _advance_from_the_end(pulls: Pulls, k, unrolled: Unrolled, here: Graded):
+def _advance_from_the_end(pulls: Pulls, k, unrolled: Unrolled, here: Scaled):
     T = len(unrolled.before.state)
     row = jax.tree.map(lambda a: a[T - 1 - k], unrolled)
     part, state = pulls.one(row.before, row.inputs)(here.values)
-    return _of_state(state, here.exponent, here.values), Graded(part, here.exponent)
+    return _of_state(state, here.exponent, here.values), Scaled(part, here.exponent)
 
 
 def _begin_everywhere(pulls: Pulls, unrolled: Unrolled):
     return pulls.all(unrolled.before, unrolled.inputs), unrolled.read
 
 
-def _advance_everywhere(_, k, pull, rows: Graded):
+def _advance_everywhere(_, k, pull, rows: Scaled):
     del k
     part = _summed(pull, rows)
     _, states = pull(rows.values)
@@ -117,14 +109,14 @@ def _advance_everywhere(_, k, pull, rows: Graded):
     return shifted, part
 
 
-def _of_state(state: Array, e: Array, like: Cotangent) -> Graded:
+def _of_state(state: Array, e: Array, like: Cotangent) -> Scaled:
     """Cotangent of what the step before returned: its state; its outputs are read."""
-    near_one, e = graded(state, e)
-    return Graded(Cotangent(near_one, jax.tree.map(jnp.zeros_like, like.outputs)), e)
+    near_one, e = normalised(state, e)
+    return Scaled(Cotangent(near_one, jax.tree.map(jnp.zeros_like, like.outputs)), e)
 
 
-def _summed(pull, rows: Graded) -> Graded:
+def _summed(pull, rows: Scaled) -> Scaled:
     """Pull rows of different scales by the parameters, and sum over them."""
     top = jnp.max(rows.exponent)
-    part, _ = pull(jax.vmap(at_level, in_axes=(0, None))(rows, top))
-    return Graded(part, top)
+    part, _ = pull(jax.vmap(at_exponent, in_axes=(0, None))(rows, top))
+    return Scaled(part, top)

@@ -4,7 +4,6 @@ A cotangent is kept near one, beside an integer power of two: scaling it is exac
 so is adding up the scales.
 """
 
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,7 @@ from jax.tree_util import Partial
 
 from vgjax import _calls
 from vgjax._layout import Point
-from vgjax._linalg import exponent, scaled
+from vgjax._scaled import Scaled, normalised
 from vgjax._system import NO_RULE, OwnedArrays, System, pullback
 from vgjax._typing import Step
 from vgjax.gradients._loss import (
@@ -28,17 +27,6 @@ from vgjax.gradients._loss import (
     real_parts,
 )
 from vgjax.trajectories import Trajectory
-
-# Stands for the -inf that int32 lacks; halfway to its end, so that exponents can be
-# added to it before it is set again.
-ZERO = -(2**30)
-
-
-class Graded(NamedTuple):
-    """Arrays near one, times ``2^exponent``. Zero has an exponent below all others."""
-
-    values: Any
-    exponent: Array  # () int32
 
 
 class Cotangent(NamedTuple):
@@ -53,7 +41,7 @@ class Unrolled(NamedTuple):
 
     before: Point  # (T, ...) what each step started from
     inputs: Any  # (T, ...)
-    read: Graded  # (T, ...) direct cotangents of what each step returned
+    read: Scaled  # (T, ...) direct cotangents of what each step returned
 
 
 class Pulls(NamedTuple):
@@ -186,38 +174,4 @@ def unroll(system: System, reading: Reading) -> Unrolled:
     """Run a system, and ask the loss what it reads."""
     before, direct = directly_read(system, reading)
     read = Cotangent(direct.states[1:], direct.outputs)
-    return Unrolled(before, system.inputs, jax.vmap(graded)(read))
-
-
-def graded(values: Any, e: Array | None = None) -> Graded:
-    """Bring arrays, times ``2^e``, near one."""
-    e = jnp.zeros((), jnp.int32) if e is None else e
-    sizes = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(values)]
-    own = jnp.max(jnp.stack([exponent(size) for size in sizes]))
-    zero = jnp.all(jnp.stack([size == 0 for size in sizes]))
-    values = jax.tree.map(lambda leaf: scaled(leaf, -own), values)
-    return Graded(values, jnp.where(zero, ZERO, e + own))
-
-
-def total(a: Graded, b: Graded) -> Graded:
-    """Add two graded PyTrees."""
-    top = jnp.maximum(a.exponent, b.exponent)
-    values = jax.tree.map(jnp.add, at_level(a, top), at_level(b, top))
-    return graded(values, top)
-
-
-def at_level(x: Graded, level: Array) -> Any:
-    """Values of a graded PyTree, divided by ``2^level``."""
-    return jax.tree.map(lambda leaf: scaled(leaf, x.exponent - level), x.values)
-
-
-def log_norm_of_all(x: Graded, dtype: jnp.dtype) -> Array:
-    """Log of the norm of all leaves together, in nats; -inf for zero."""
-    near_one, e = graded(*x)
-    leaves = jax.tree.leaves(near_one)
-    squares = jnp.stack([jnp.sum(leaf.astype(dtype) ** 2) for leaf in leaves])
-    square = jnp.sum(squares)
-    # Masked twice: the derivative of log at 0 would be NaN beside other entries.
-    log = 0.5 * jnp.log(jnp.where(square == 0, 1, square))
-    log = jnp.where(square == 0, -jnp.inf, log)
-    return log + e.astype(dtype) * math.log(2)
+    return Unrolled(before, system.inputs, jax.vmap(normalised)(read))

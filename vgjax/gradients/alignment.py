@@ -9,21 +9,35 @@ from jax import Array
 
 from vgjax import _checks
 from vgjax._linalg import angle_to_span, matmul, varying_like
+from vgjax._scaled import normalised
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, reading_of
-from vgjax.gradients._unrolled import graded, unroll
+from vgjax.gradients._unrolled import unroll
 from vgjax.products import identity, log_svd, push
 from vgjax.theory.powers import principal_left_space
 
+__all__ = ["Alignment", "alignment"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Alignment(NamedTuple):
-    """Angles between a gradient carried back and the leading directions, by lag."""
+    """Angles between a gradient carried back and the leading directions, by lag.
 
-    lags: Array  # (R,) steps
-    left_singular: Array  # (R,) radians, of the gradient that sets out
-    right_singular: Array  # (R,) radians, of the gradient that arrives
-    eigen: Array  # (R,) radians, of the gradient that arrives
+    Attributes:
+      lags: (R,) steps.
+      left_singular: (R,) radians, of the gradient that sets out.
+      right_singular: (R,) radians, of the gradient that arrives.
+      eigen: (R,) radians, of the gradient that arrives.
+    """
+
+    lags: Array
+    left_singular: Array
+    right_singular: Array
+    eigen: Array
 
 
 def alignment(
@@ -133,5 +147,5 @@ def _alignment(system: System, reading: Reading, *, every: int) -> Alignment:
 
 
 def _unit(x: Array) -> Array:
-    x, _ = graded(x)
+    x, _ = normalised(x)
     return x / jnp.sqrt(jnp.sum(x**2))  # NaN of zero

@@ -14,6 +14,12 @@ from vgjax.gradients._loss import Loss, Reading, reading_of
 from vgjax.gradients._unrolled import Cotangent, directly_read, pulls
 from vgjax.trajectories import Trajectory
 
+__all__ = ["cotangents"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def cotangents(
     step: Step,

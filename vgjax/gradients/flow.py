@@ -6,19 +6,17 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax._linalg import varying_like
+from vgjax._scaled import ZERO, Scaled, log_norm, normalised
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, reading_of
-from vgjax.gradients._unrolled import (
-    ZERO,
-    Cotangent,
-    Graded,
-    Unrolled,
-    graded,
-    log_norm_of_all,
-    pulls,
-    unroll,
-)
+from vgjax.gradients._unrolled import Cotangent, Unrolled, pulls, unroll
+
+__all__ = ["gradient_flow"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def gradient_flow(
@@ -86,9 +84,9 @@ def _gradient_flow(system: System, reading: Reading) -> Array:
     # transposed, which takes another T^2 numbers.
     def earlier(rows_and_found, row_and_time):
         (rows, found), (row, t) = rows_and_found, row_and_time
-        state, e = graded(row.read.values.state, row.read.exponent)
+        state, e = normalised(row.read.values.state, row.read.exponent)
         rows = _set_row(rows, t, state, e)
-        norms = jax.vmap(lambda row: log_norm_of_all(row, dtype))(rows)
+        norms = jax.vmap(lambda row: log_norm(row, dtype))(rows)
         found = found.at[:, t].set(norms)
 
         pull = back.one(row.before, row.inputs)
@@ -96,17 +94,17 @@ def _gradient_flow(system: System, reading: Reading) -> Array:
         states = jax.vmap(lambda state: pull(Cotangent(state, unread))[1])(rows.values)
         # Rows of later steps are zero, and stay it where a Jacobian is NaN.
         states = jnp.where((rows.exponent == ZERO)[:, None], 0, states)
-        rows = jax.vmap(graded)(states, rows.exponent)
+        rows = jax.vmap(normalised)(states, rows.exponent)
         # The row that is read here brings its outputs with it.
-        state, e = graded(pull(row.read.values)[1], row.read.exponent)
+        state, e = normalised(pull(row.read.values)[1], row.read.exponent)
         return (_set_row(rows, t, state, e), found), None
 
-    none = Graded(jnp.zeros((T, N), system.dtype), jnp.full(T, ZERO, jnp.int32))
+    none = Scaled(jnp.zeros((T, N), system.dtype), jnp.full(T, ZERO, jnp.int32))
     xs: tuple[Unrolled, Array] = (unrolled, jnp.arange(T))
     nothing = jnp.full((T, T), -jnp.inf, dtype)
     begin = varying_like((none, nothing), system)
     return jax.lax.scan(earlier, begin, xs, reverse=True)[0][1]
 
 
-def _set_row(rows: Graded, t: Array, state: Array, e: Array) -> Graded:
-    return Graded(rows.values.at[t].set(state), rows.exponent.at[t].set(e))
+def _set_row(rows: Scaled, t: Array, state: Array, e: Array) -> Scaled:
+    return Scaled(rows.values.at[t].set(state), rows.exponent.at[t].set(e))

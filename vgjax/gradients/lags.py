@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax._linalg import scaled
+from vgjax._scaled import Scaled, at_exponent, log_norm, normalised
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, reading_of, real_parts
@@ -17,26 +18,31 @@ from vgjax.gradients._parts import (
     over_lags,
     total_gradient,
 )
-from vgjax.gradients._unrolled import (
-    Graded,
-    Unrolled,
-    at_level,
-    graded,
-    log_norm_of_all,
-    parameters,
-    pulls,
-    unroll,
-)
+from vgjax.gradients._unrolled import Unrolled, parameters, pulls, unroll
+
+__all__ = ["LagContributions", "lag_contributions"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class LagContributions(NamedTuple):
-    """The gradient of the parameters, split by lag."""
+    """The gradient of the parameters, split by lag.
 
-    lags: Array  # (T,) 0 to T-1, steps
-    log_norm: Array  # (T,) nats
-    log_norms: dict[str, Array]  # the same of each parameter leaf, by its path
-    fraction: Array  # (T,) of the gradient that lags up to this one explain
-    gradient: dict[str, Array]  # the sum of all parts
+    Attributes:
+      lags: (T,) 0 to T-1, steps.
+      log_norm: (T,) nats, log norm of the part of each lag.
+      log_norms: The same of each parameter leaf, by its path.
+      fraction: (T,) share of the gradient that lags up to this one explain.
+      gradient: The sum of all parts, by the path of each leaf.
+    """
+
+    lags: Array
+    log_norm: Array
+    log_norms: dict[str, Array]
+    fraction: Array
+    gradient: dict[str, Array]
 
 
 def lag_contributions(
@@ -137,26 +143,26 @@ def _lag_contributions(system: System, unrolled: Unrolled, *, places, read_early
     back = pulls(system, places)
     dtype = system.product_dtype
     of_leaves = real_parts([system.arrays[i] for i in places])[1]
-    gradient = graded(*total_gradient(back, unrolled))
+    gradient = normalised(*total_gradient(back, unrolled))
     square = _inner(gradient.values, gradient.values, dtype)
     safe = jnp.where(square == 0, 1, square)  # its quotient has a derivative
 
-    def measure(part: Graded):
-        part = graded(*part)
+    def measure(part: Scaled):
+        part = normalised(*part)
         leaves = of_leaves(part.values)
         norms = [
-            log_norm_of_all(Graded(real_parts(leaf)[0], part.exponent), dtype)
+            log_norm(Scaled(real_parts(leaf)[0], part.exponent), dtype)
             for leaf in leaves
         ]
         along = _inner(part.values, gradient.values, dtype) / safe
         along = jnp.where(square == 0, jnp.nan, along)
         along = scaled(along, part.exponent - gradient.exponent)
-        return log_norm_of_all(part, dtype), norms, along
+        return log_norm(part, dtype), norms, along
 
     norm, norms, along = over_lags(
         back, unrolled, system.T, measure, read_early=read_early
     )
-    at_one = at_level(gradient, jnp.zeros((), jnp.int32))
+    at_one = at_exponent(gradient, jnp.zeros((), jnp.int32))
     # As `jax.grad` has it: the conjugate of the derivative by both parts.
     leaves = [jnp.conj(a) if jnp.iscomplexobj(a) else a for a in of_leaves(at_one)]
     return norm, norms, jnp.cumsum(along), leaves

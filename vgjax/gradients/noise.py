@@ -10,28 +10,34 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _calls
+from vgjax._scaled import Scaled, at_exponent, log_norm
 from vgjax._system import OwnedArrays, System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, as_cotangents, reading_of
 from vgjax.gradients._parts import concrete_or_none, is_read_early, over_lags
-from vgjax.gradients._unrolled import (
-    Graded,
-    Unrolled,
-    at_level,
-    log_norm_of_all,
-    parameters,
-    pulls,
-    unroll,
-)
+from vgjax.gradients._unrolled import Unrolled, parameters, pulls, unroll
+
+__all__ = ["SignalToNoise", "signal_to_noise"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class SignalToNoise(NamedTuple):
-    """The parts of the gradient over a batch, by lag."""
+    """The parts of the gradient over a batch, by lag.
 
-    lags: Array  # (T,) 0 to T-1, steps
-    log_signal: Array  # (T,) nats, of the mean
-    log_noise: Array  # (T,) nats, of its standard error
-    ratio: Array  # (T,)
+    Attributes:
+      lags: (T,) 0 to T-1, steps.
+      log_signal: (T,) nats, log norm of the mean over the batch.
+      log_noise: (T,) nats, log norm of the standard error of that mean.
+      ratio: (T,) signal over noise, dimensionless.
+    """
+
+    lags: Array
+    log_signal: Array
+    log_noise: Array
+    ratio: Array
 
 
 def signal_to_noise(
@@ -182,13 +188,13 @@ def _signal_to_noise(system: System, unrolled: Unrolled, *, places, read_early):
     dtype, B = system.product_dtype, len(unrolled.before.state)
     error = 0.5 * math.log(B * (B - 1))
 
-    def measure(parts: Graded):
+    def measure(parts: Scaled):
         top = jnp.max(parts.exponent)
-        parts = jax.vmap(at_level, in_axes=(0, None))(parts, top)
+        parts = jax.vmap(at_exponent, in_axes=(0, None))(parts, top)
         mean = jax.tree.map(lambda a: jnp.mean(a, axis=0), parts)
         off = jax.tree.map(lambda a, m: a - m[None], parts, mean)
-        signal = log_norm_of_all(Graded(mean, top), dtype)
-        return signal, log_norm_of_all(Graded(off, top), dtype) - error
+        signal = log_norm(Scaled(mean, top), dtype)
+        return signal, log_norm(Scaled(off, top), dtype) - error
 
     back = pulls(system, places)
     signal, noise = over_lags(

@@ -1,17 +1,25 @@
-"""Lyapunov exponents and vectors, and leading spectra without any Jacobian.
+"""Lyapunov exponents and covariant vectors of trajectories.
 
 | module | what is there |
 | --- | --- |
-| `exponents` | `lyapunov_spectrum`, `kaplan_yorke_dimension`, `entropy` |
-| `leading` | `leading_spectrum` |
+| `exponents` | `lyapunov_spectrum` |
+| `dimension` | `kaplan_yorke_dimension`, `entropy` of a spectrum |
 | `covariant` | `covariant_vectors` |
 """
 
-from vgjax.lyapunov.covariant import CovariantVectors as CovariantVectors
-from vgjax.lyapunov.covariant import covariant_vectors as covariant_vectors
-from vgjax.lyapunov.exponents import Lyapunov as Lyapunov
-from vgjax.lyapunov.exponents import entropy as entropy
-from vgjax.lyapunov.exponents import kaplan_yorke_dimension as kaplan_yorke_dimension
-from vgjax.lyapunov.exponents import lyapunov_spectrum as lyapunov_spectrum
-from vgjax.lyapunov.leading import LeadingSpectrum as LeadingSpectrum
-from vgjax.lyapunov.leading import leading_spectrum as leading_spectrum
+from vgjax.lyapunov.covariant import CovariantVectors, covariant_vectors
+from vgjax.lyapunov.dimension import entropy, kaplan_yorke_dimension
+from vgjax.lyapunov.exponents import Lyapunov, lyapunov_spectrum
+
+__all__ = [
+    "CovariantVectors",
+    "Lyapunov",
+    "covariant_vectors",
+    "entropy",
+    "kaplan_yorke_dimension",
+    "lyapunov_spectrum",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax import _checks
+from vgjax._frames import random_basis
 from vgjax._linalg import (
     exponent,
     matmul,
@@ -19,14 +20,24 @@ from vgjax._linalg import (
 )
 from vgjax._system import System, system
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.lyapunov._growth import random_basis
+
+__all__ = ["CovariantVectors", "covariant_vectors"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class CovariantVectors(NamedTuple):
-    """What `covariant_vectors` found along a stretch of a trajectory."""
+    """Covariant Lyapunov vectors along a stretch of a trajectory.
 
-    vectors: Array  # (S+1, N, k), columns of norm one
-    log_growth: Array  # (S, k) nats, of each vector in each step
+    Attributes:
+      vectors: (S+1, N, k), columns of norm one.
+      log_growth: (S, k) nats, growth of each vector in each step.
+    """
+
+    vectors: Array
+    log_growth: Array
 
 
 def covariant_vectors(
@@ -92,9 +103,24 @@ def covariant_vectors(
 
 @partial(jax.jit, static_argnames=("burn_in", "burn_out"))
 def _covariant_vectors(system: System, basis: Array, *, burn_in, burn_out):
+    S = system.T - burn_in - burn_out
+    Q, R, is_roundoff = _forward(system, basis, burn_in)
+    C, growth = _backward(R)
+    # Put them together over the steps between the burns.
+    lost = jnp.cumsum(jnp.any(is_roundoff, axis=0)) > 0
+    vectors = matmul(Q[: S + 1], C[: S + 1])
+    vectors = jnp.where(lost[None, None, :], jnp.nan, vectors)
+    return CovariantVectors(vectors, jnp.where(lost[None, :], jnp.nan, growth[:S]))
+
+
+def _forward(system: System, basis: Array, burn_in: int) -> tuple[Array, Array, Array]:
+    """Nested subspaces: bases (n+1, N, k) and triangles (n, k, k) after the burn-in.
+
+    ``J_t Q[t-1] = Q[t] R[t]``; and which pivots, (n, k), are round-off.
+    """
     k, T = basis.shape[1], system.T
 
-    def forward(state, x):
+    def factored(state, x):
         at, basis = state
         at, image = system.push(at, x, basis)
         Q, R, row_size = row_sorted_qr(image)
@@ -104,19 +130,24 @@ def _covariant_vectors(system: System, basis: Array, *, burn_in, burn_out):
     def part(start, stop):
         return jax.tree.map(lambda a: a[start:stop], system.inputs)
 
-    begin = varying_like((system.start, basis), system)
-    start, _ = jax.lax.scan(
-        lambda state, x: (forward(state, x)[0], None),
-        begin,
-        part(0, burn_in),
-        length=burn_in,
-    )
-    _, (Q, R, is_lost) = jax.lax.scan(
-        forward, start, part(burn_in, T), length=T - burn_in
-    )
-    Q = jnp.concatenate([start[1][None], Q])
+    def settled(state, x):
+        return factored(state, x)[0], None
 
-    def backward(C, R):
+    begin = varying_like((system.start, basis), system)
+    start, _ = jax.lax.scan(settled, begin, part(0, burn_in), length=burn_in)
+    rest = part(burn_in, T)
+    _, (Q, R, is_roundoff) = jax.lax.scan(factored, start, rest, length=T - burn_in)
+    return jnp.concatenate([start[1][None], Q]), R, is_roundoff
+
+
+def _backward(R: Array) -> tuple[Array, Array]:
+    """Coefficients (n+1, k, k) of the vectors in the subspaces, from the last back.
+
+    ``C[t-1] = R[t]^-1 C[t]`` with columns of norm one; and the logs of what a step
+    forward makes of that norm, (n, k).
+    """
+
+    def solved(C, R):
         pivots = jnp.diagonal(R)
         R = jnp.fill_diagonal(R, jnp.where(pivots == 0, 1, pivots), inplace=False)
         # R^-1 C may leave the range of floats, and squares of it sooner.
@@ -130,10 +161,6 @@ def _covariant_vectors(system: System, basis: Array, *, burn_in, burn_out):
         growth = -e.astype(R.dtype) * math.log(2) - jnp.log(size)
         return before, (before, growth)
 
-    eye = varying_like(jnp.eye(k, dtype=Q.dtype), Q)
-    _, (C, growth) = jax.lax.scan(backward, eye, R, reverse=True)
-    S = T - burn_in - burn_out
-    C = jnp.concatenate([C, eye[None]])[: S + 1]
-    lost = jnp.cumsum(jnp.any(is_lost, axis=0)) > 0
-    vectors = jnp.where(lost[None, None, :], jnp.nan, matmul(Q[: S + 1], C))
-    return CovariantVectors(vectors, jnp.where(lost[None, :], jnp.nan, growth[:S]))
+    eye = varying_like(jnp.eye(R.shape[-1], dtype=R.dtype), R)
+    _, (C, growth) = jax.lax.scan(solved, eye, R, reverse=True)
+    return jnp.concatenate([C, eye[None]]), growth

@@ -13,39 +13,50 @@ from jax.core import Tracer
 from jaxtyping import Bool, Float
 
 from vgjax import _checks
-from vgjax._linalg import descending, exponent, scaled, varying_like
-from vgjax._system import System, system
-from vgjax._typing import Carry, Inputs, Step
-from vgjax.lyapunov._growth import (
+from vgjax._frames import (
+    Block,
     Chain,
     Reading,
     factored_steps,
     first_block,
-    grow,
     input_at,
     no_leaks,
     random_basis,
 )
+from vgjax._linalg import descending, exponent, scaled, varying_like
+from vgjax._qr_interval import adaptive_steps
+from vgjax._system import System, system
+from vgjax._tolerances import (
+    EXPONENT_TOL,
+)
+from vgjax._typing import Carry, Inputs, Step
+from vgjax.lyapunov._records import error_by_batch_means, record_length, records
 
-# The most steps of one record, and so of one group.
-_LONGEST_RECORD = 32
-# Records shorten so that there are at least so many, for the error.
-_FEWEST_RECORDS = 10
-# As a power of eps: 3e-7 nats per step in float64, 1e-3 in float32.
-_DEFAULT_TOL = 0.42
-# Batches whose means the standard error is taken from, at most.
-_BATCHES = 32
+__all__ = ["Lyapunov", "lyapunov_spectrum"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class Lyapunov(NamedTuple):
-    """What `lyapunov_spectrum` measured."""
+    """Lyapunov exponents of a trajectory, with their errors and history.
 
-    exponents: Array  # (k,) nats per step, descending
-    standard_error: Array  # (k,) nats per step, by batch means
-    history: Array  # (R, k) nats per step, the estimate after `steps` steps
-    steps: Array  # (R,) int32, counted from the end of the burn-in
-    resolved: Array  # (k,) bool, False where a value is only round-off
-    frame: Array  # (N, k) orthonormal, after the last step
+    Attributes:
+      exponents: (k,) nats per step, descending.
+      standard_error: (k,) nats per step, by batch means.
+      history: (R, k) nats per step, the estimate after `steps` steps.
+      steps: (R,) int32, counted from the end of the burn-in.
+      resolved: (k,) bool, False where an exponent is round-off, or decided by it.
+      frame: (N, k) orthonormal, after the last step.
+    """
+
+    exponents: Array
+    standard_error: Array
+    history: Array
+    steps: Array
+    resolved: Array
+    frame: Array
 
 
 def lyapunov_spectrum(
@@ -171,70 +182,6 @@ def lyapunov_spectrum(
     return found
 
 
-def kaplan_yorke_dimension(exponents: Float[Array, " k"]) -> Float[Array, ""]:
-    r"""Return the dimension of an attractor from its Lyapunov exponents.
-
-    $D = j + \sum_{i \le j} \lambda_i / |\lambda_{j+1}|$, where j is the largest number
-    of leading exponents whose sum is not negative.
-
-    Args:
-      exponents: (k,), in nats per step or per unit time, in any order; -inf is allowed.
-
-    Returns:
-      A scalar between 0 and k, a number of dimensions. 0 where the largest exponent is
-      negative. k where the sum of all is not negative: all N exponents then say that
-      the attractor fills the space, and k < N only that it has at least k dimensions.
-      NaN if one is NaN.
-
-    Raises:
-      ValueError: `exponents` is not of shape (k,).
-      TypeError: `exponents` is not float32 or float64.
-
-    Source:
-      Kaplan & Yorke, Lecture Notes in Mathematics 730, 204 (1979).
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> lorenz = jnp.array([0.9058, 0.0, -14.5725])
-      >>> kaplan_yorke_dimension(lorenz).round(3)
-      Array(2.062, dtype=float32)
-    """
-    exponents = _checked(exponents)
-    k = len(exponents)
-    ordered = exponents[descending(exponents)]
-    sums = jnp.cumsum(ordered)
-    j = jnp.sum(jnp.cumprod((sums >= 0).astype(jnp.int32)))
-    before = jnp.where(j > 0, sums[jnp.maximum(j - 1, 0)], 0)
-    beyond = ordered[jnp.minimum(j, k - 1)]
-    part = jnp.where(j < k, before / jnp.where(j < k, -beyond, 1), 0)
-    dimension = j.astype(exponents.dtype) + part
-    return jnp.where(jnp.any(jnp.isnan(exponents)), jnp.nan, dimension)
-
-
-def entropy(exponents: Float[Array, " k"]) -> Float[Array, ""]:
-    """Return the sum of the positive Lyapunov exponents.
-
-    It bounds the Kolmogorov-Sinai entropy from above (Ruelle's inequality), and is
-    equal to it where the invariant measure is smooth along the unstable directions
-    (Pesin's formula).
-
-    Args:
-      exponents: (k,), in any order; -inf is allowed. All positive ones must be there.
-
-    Returns:
-      A scalar in nats, per step or per unit time as the exponents are; 0 where none is
-      positive. NaN if one is NaN.
-
-    Raises:
-      ValueError: `exponents` is not of shape (k,).
-      TypeError: `exponents` is not float32 or float64.
-
-    Source:
-      Eckmann & Ruelle, Rev. Mod. Phys. 57, 617 (1985), section IV.
-    """
-    return jnp.sum(jnp.maximum(_checked(exponents), 0))
-
-
 def _checked_frame(frame: Any, measured: System, k: int | None) -> Array:
     frame = _checks.array(frame, "frame")
     sizes = {"N": measured.N} | ({} if k is None else {"k": k})
@@ -249,13 +196,6 @@ def _checked_mask(mask: Any, T: int) -> Array:
     _checks.shape(mask, "mask", "T", T=T)
     _checks.same_dtype(mask, "mask", np.dtype(bool))
     return mask
-
-
-def _checked(exponents) -> Array:
-    exponents = _checks.array(exponents, "exponents")
-    _checks.shape(exponents, "exponents", "k")
-    _checks.real_floating(exponents, "exponents")
-    return exponents
 
 
 def _warn_of_roundoff(found: Lyapunov, qr_every: int) -> None:
@@ -281,21 +221,22 @@ def _digits(dtype: jnp.dtype) -> float:
 @partial(jax.jit, static_argnames=("burn_in", "qr_every"))
 def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
     k, T, dtype = basis.shape[1], system.T, system.product_dtype
+    tol = float(jnp.finfo(dtype).eps) ** EXPONENT_TOL if tol is None else tol
     # Lay the steps out in records, those of the burn-in first.
-    c = _record_length(T - burn_in, qr_every)
+    c = record_length(T - burn_in, qr_every)
     R = -(-(T - burn_in) // c)
-    times, active = _records(T, burn_in, c, mask)
+    times, active = records(T, burn_in, c, mask)
     is_full = mask is None and times.size == T
+    is_first = jnp.arange(len(times)) == len(times) - R
 
-    def push_at(at, basis, t):
-        return system.push(at, input_at(system.inputs, t), basis)
+    # Push the frame, factor it, and keep the logs of its pivots.
+    def push(at, frame, t):
+        return system.push(at, input_at(system.inputs, t), frame)
 
-    def read(seen: Reading):
-        return jnp.log(jnp.abs(jnp.diagonal(seen.triangle))), seen.noise
+    def read(reading: Reading):
+        return jnp.log(jnp.abs(jnp.diagonal(reading.triangle))), reading.noise
 
-    nothing = (jnp.zeros(k, dtype), jnp.zeros(k, bool))
-    tol = float(jnp.finfo(dtype).eps) ** _DEFAULT_TOL if tol is None else tol
-    chain = Chain(push_at, read, nothing)
+    chain = Chain(push, read, (jnp.zeros(k, dtype), jnp.zeros(k, bool)))
 
     def record(block, xs):
         t, active, is_first = xs
@@ -305,60 +246,41 @@ def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
         )
         block = block._replace(leaks=leaks)
         if qr_every == 1:
-            block, (logs, noise) = grow(chain, block, t, active, c * tol)
+            block, (logs, noise) = adaptive_steps(chain, block, t, active, c * tol)
             return block, (jnp.sum(logs, axis=0), jnp.any(noise, axis=0))
-        # Nobody looks whether so many steps leave the range of floats.
-        begin = block._replace(carry=(block.carry, jnp.zeros((), jnp.int32)))
-        even = chain._replace(push=_kept_near_one(push_at))
-        end, (logs, noise), *_ = factored_steps(even, begin, t, active, qr_every)
-        at, e = end.carry
-        growth = jnp.sum(logs, axis=0) + e.astype(dtype) * math.log(2)
-        return end._replace(carry=at), (growth, jnp.any(noise, axis=0))
+        return _record_by_qr(chain, block, t, active, qr_every)
 
-    # Run along, and sum up what came after the burn-in.
     block = first_block(system.start, basis, system, active)
     block = varying_like(block._replace(leaks=no_leaks(k, dtype)), block)
-    is_first = jnp.arange(len(times)) == len(times) - R
     xs = (times, None if is_full else active, is_first)
     end, (growth, noise) = jax.lax.scan(record, block, xs)
+
+    # Sum up what came after the burn-in.
     counts = jnp.sum(active[-R:], axis=1, dtype=jnp.int32)
-    is_noise = jnp.any(noise[-R:], axis=0)
-    if end.leaks is not None:
-        is_noise = is_noise | end.leaks.decided
+    is_noise = jnp.any(noise[-R:], axis=0) | end.leaks.decided
     return _summary(growth[-R:], is_noise, counts, qr_every, end.basis)
 
 
-def _kept_near_one(push):
-    """Let a push count powers of two in the carry, and leave them out of the block."""
+def _record_by_qr(chain: Chain, block: Block, t: Array, active, qr_every: int):
+    """Growth of one record with a QR factorisation after every `qr_every` steps.
 
-    def push_near_one(carry, basis, t):
-        at, e = carry
-        at, basis = push(at, basis, t)
-        own = exponent(jax.lax.stop_gradient(jnp.max(jnp.abs(basis))))
-        return (at, e + own), scaled(basis, -own)
-
-    return push_near_one
-
-
-def _records(T: int, burn_in: int, c: int, mask: Array | None) -> tuple[Array, Array]:
-    """Return times in records of c steps, (records, c), and whether they are taken.
-
-    Records of the burn-in end with it, and are filled up at the beginning; those after
-    are filled up at the end, where also the steps go that are masked.
+    Nothing looks whether so many steps leave the range of floats, so powers of two are
+    kept beside the frame.
     """
-    steps, n = jnp.arange(T, dtype=jnp.int32), T
-    if mask is not None:
-        steps = jnp.argsort(~mask, stable=True).astype(jnp.int32)
-        n = jnp.sum(mask, dtype=jnp.int32)
-    before, after = -(-burn_in // c) * c, -(-(T - burn_in) // c) * c
-    places = jnp.arange(before + after, dtype=jnp.int32) - (before - burn_in)
-    places = places.reshape(-1, c)
-    return steps[jnp.clip(places, 0, T - 1)], (places >= 0) & (places < n)
 
+    def push_near_one(carry, frame, t):
+        at, e = carry
+        at, frame = chain.push(at, frame, t)
+        own = exponent(jax.lax.stop_gradient(jnp.max(jnp.abs(frame))))
+        return (at, e + own), scaled(frame, -own)
 
-def _record_length(T: int, qr_every: int) -> int:
-    wished = min(max(T // _FEWEST_RECORDS, 1), _LONGEST_RECORD)
-    return qr_every * max(wished // qr_every, 1)
+    near_one = chain._replace(push=push_near_one)
+    block = block._replace(carry=(block.carry, jnp.zeros((), jnp.int32)))
+    stretch = factored_steps(near_one, block, t, active, qr_every)
+    end, (logs, noise) = stretch.block, stretch.readings
+    at, e = end.carry
+    growth = jnp.sum(logs, axis=0) + e.astype(logs.dtype) * math.log(2)
+    return end._replace(carry=at), (growth, jnp.any(noise, axis=0))
 
 
 def _summary(
@@ -374,27 +296,9 @@ def _summary(
     above = (qr_every == 1) | ~(exponents < exponents[0] - reach)
     return Lyapunov(
         exponents,
-        standard_error=_error_by_batch_means(growth[:, order], counts),
+        standard_error=error_by_batch_means(growth[:, order], counts),
         history=history[:, order],
         steps=steps,
         resolved=above & ~noise[order],
         frame=frame,
     )
-
-
-def _error_by_batch_means(growth: Array, counts: Array) -> Array:
-    """(k,) standard error of the mean growth per step, from batches of records.
-
-    That of a ratio of two sums, as the last batch may be shorter.
-    """
-    R, k = growth.shape
-    batch = -(-R // _BATCHES)
-    fill = -R % batch
-    sums = jnp.pad(growth, ((0, fill), (0, 0))).reshape(-1, batch, k).sum(1)
-    steps = jnp.pad(counts, (0, fill)).reshape(-1, batch).sum(1)
-    n = jnp.sum(steps > 0).astype(growth.dtype)
-    steps = steps.astype(growth.dtype)
-    mean = sums.sum(0) / steps.sum()
-    off = jnp.sum((sums - steps[:, None] * mean[None, :]) ** 2, axis=0)
-    error = jnp.sqrt(off * n / (n - 1)) / steps.sum()
-    return jnp.where(n > 1, error, jnp.nan)

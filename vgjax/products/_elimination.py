@@ -15,8 +15,10 @@ import numpy as np
 from jax import Array
 
 from vgjax._linalg import exponent, power_of_two, roundoff, scaled, varying_like
+from vgjax._tolerances import OVERTAKES
 
-# Exponent of a row, a column or a direction that is not there.
+# Exponent of a row, a column or a direction that is not there: int32 has no -inf. Half
+# of it is the limit, for what is annihilated may drift upwards.
 ABSENT = -(2**30)
 
 
@@ -83,8 +85,8 @@ def eliminated(
         by_row = _weight(row_exponents[rows], k, A.dtype)
         by_column = _weight(column_exponents[columns], k, A.dtype)
         following = jnp.where(below, A[k], 0)
-        is_above = jnp.abs(factor) * by_row > 4
-        is_before = jnp.abs(following) * by_column > 4 * jnp.abs(pivot)
+        is_above = jnp.abs(factor) * by_row > OVERTAKES
+        is_before = jnp.abs(following) * by_column > OVERTAKES * jnp.abs(pivot)
         factor = jnp.where(is_above, 0, factor)
         following = jnp.where(is_before, 0, following)
         lost_above = jnp.where(is_above, jnp.abs(A[:, k]) / eps, 0)

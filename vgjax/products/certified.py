@@ -15,14 +15,27 @@ from vgjax.products._host import (
     seconds,
 )
 
+__all__ = ["CertifiedSpectrum", "certified_spectrum"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class CertifiedSpectrum(NamedTuple):
-    """Singular values of a growing product, in logs, each with a proved radius."""
+    """Singular values of a growing product, in logs, each with a proved radius.
 
-    steps: np.ndarray  # (R,) int32, how many factors the product had
-    log_singular_values: np.ndarray  # (R, N) float64, nats, descending
-    radius: np.ndarray  # (R, N) float64, nats: the truth is at most so far away
-    rank: np.ndarray  # (R,) int32, how many values are not -inf; -1: not finite
+    Attributes:
+      steps: (R,) int32, the number of factors in each product.
+      log_singular_values: (R, N) float64, nats, descending.
+      radius: (R, N) float64, nats: the truth is at most so far away.
+      rank: (R,) int32, how many values are not -inf; -1: not finite.
+    """
+
+    steps: np.ndarray
+    log_singular_values: np.ndarray
+    radius: np.ndarray
+    rank: np.ndarray
 
 
 def certified_spectrum(

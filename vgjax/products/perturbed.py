@@ -4,6 +4,9 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from vgjax import _checks
+from vgjax._tolerances import (
+    DIFFERENCE_RADIUS,
+)
 from vgjax.products._host import (
     Progress,
     arithmetic,
@@ -13,8 +16,11 @@ from vgjax.products._host import (
     seconds,
 )
 
-# Nats: what differences of values are taken in, far below float64's own rounding.
-_RADIUS = 1e-20
+__all__ = ["sensitivity"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def sensitivity(
@@ -86,11 +92,13 @@ def sensitivity(
     found[:good] = 0.0
     with Progress("sensitivity", allowed, runs=copies + 1) as progress:
         factors = balls.Factors(values)
-        rank, logs = records.enclosures(factors, every, _RADIUS, progress)
+        rank, logs = records.enclosures(factors, every, DIFFERENCE_RADIUS, progress)
         for _ in range(copies):
             signs = rng.choice([-1, 1], values.shape)
             copy = factors._replace(signs=signs, digits=digits)
-            copy_rank, moved = records.enclosures(copy, every, _RADIUS, progress)
+            copy_rank, moved = records.enclosures(
+                copy, every, DIFFERENCE_RADIUS, progress
+            )
             for r in range(good):
                 low, high = sorted((int(rank[r]), int(copy_rank[r])))
                 found[r, low:high] = np.inf

@@ -19,6 +19,9 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
+from vgjax._tolerances import (
+    DECOUPLING_SWEEPS,
+)
 from vgjax.products._leaks import Leaks, in_frame, of_right
 from vgjax.products.graded import (
     GradedProduct,
@@ -30,18 +33,28 @@ from vgjax.products.graded import (
     rotation_of,
 )
 
-# Three sweeps make the coupling of directions g bits apart 2^-6g or so: below eps for
-# all but near neighbours, which is what vectors ask for.
-SWEEPS = 3
+__all__ = ["LogSVD", "log_singular_values", "log_svd"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _LOG2 = math.log(2)
 
 
 class LogSVD(NamedTuple):
-    """``Phi = left @ diag(exp(log_values)) @ right.T``."""
+    """``Phi = left @ diag(exp(log_values)) @ right.T``.
 
-    left: Array  # (N, N), column i is the i-th left singular vector
-    log_values: Array  # (N,) nats, descending
-    right: Array  # (N, N), column i is the i-th right singular vector
+    Attributes:
+      left: (N, N), column i is the i-th left singular vector.
+      log_values: (N,) nats, descending.
+      right: (N, N), column i is the i-th right singular vector.
+    """
+
+    left: Array
+    log_values: Array
+    right: Array
 
 
 class Couplings(NamedTuple):
@@ -127,7 +140,9 @@ def vectors_of(product: GradedProduct) -> tuple[Array, Array]:
     rotation_of(product, "product")
     basis = varying_like(jnp.eye(len(product.left), dtype=product.left.dtype), product)
     start = (basis, product._replace(leaks=None))
-    basis, product = jax.lax.fori_loop(0, SWEEPS + 1, lambda _, p: _swept(*p), start)
+    basis, product = jax.lax.fori_loop(
+        0, DECOUPLING_SWEEPS + 1, lambda _, p: _swept(*p), start
+    )
     product = by_size(product)
     Q, R = qr(product.right.T)
     alive = is_alive(product)

@@ -21,8 +21,9 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
-from vgjax.products._leaks import errors as errors_of
+from vgjax.products._errors import errors as errors_of
 from vgjax.products._leaks import no_leaks
+from vgjax.products._slopes import extended, with_slopes_of, without_lost_derivative
 from vgjax.products.graded import (
     balanced_if_due,
     identity,
@@ -30,7 +31,13 @@ from vgjax.products.graded import (
     push_unbalanced,
 )
 from vgjax.products.singular import couplings, values_of
-from vgjax.products.slopes import extended, with_slopes_of, without_lost_derivative
+
+__all__ = ["Spectrum", "product_spectrum"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Records are read in batches of SVDs, of the largest divisor of R up to this: memory
 # grows with it, and a remainder would be a second program to compile.
@@ -42,13 +49,20 @@ _MOST_REMEMBERED = 256
 
 
 class Spectrum(NamedTuple):
-    """Singular values of a growing product, in logs."""
+    """Singular values of a growing product, in logs.
 
-    steps: Array  # (R,) int32, how many factors the product had; the lag, in reverse
-    log_singular_values: Array  # (R, N) nats, descending along the last axis
-    log_abs_det: Array  # (R,) nats, summed from the determinant of each factor
-    # (R, N) nats, what each value may be off; inf where rounding decides it. None where
-    # nobody asked
+    Attributes:
+      steps: (R,) int32, the number of factors in each product; the lag, in reverse.
+      log_singular_values: (R, N) nats, descending along the last axis; -inf for a
+        direction that was annihilated.
+      log_abs_det: (R,) nats, summed from the determinant of each factor.
+      error: (R, N) nats, estimated bound on the error of each value; inf where rounding
+        decides the value. None with ``errors=False``.
+    """
+
+    steps: Array
+    log_singular_values: Array
+    log_abs_det: Array
     error: Array | None = None
 
 

@@ -13,15 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import scipy  # its parts load when they are first touched
 
-# Relative: maxima are found to this, at most a tenth of what is promised.
-TOLERANCE = 1e-11
-# Eigenvalues this close to the unit circle count as on it. One too many costs one
-# evaluation; one too few may cost a maximum.
-_ON_CIRCLE = 1e-3
-# An eigenvalue of modulus within this of 1 neither decays nor grows.
-_UNIT = 1e-9
-# Beyond this condition, a unit eigenvalue is taken for defective.
-DEFECTIVE = 1e7
+from vgjax._tolerances import (
+    DEFECTIVE_CONDITION,
+    MAXIMUM_TOL,
+    ON_CIRCLE,
+    UNIT_MODULUS,
+)
 
 
 def maximum_over_angles(
@@ -37,10 +34,10 @@ def maximum_over_angles(
     best = -math.inf
     while len(angles):
         found = max(value(angle) for angle in angles)
-        if found <= best + TOLERANCE * abs(best):
+        if found <= best + MAXIMUM_TOL * abs(best):
             break
         best = found
-        crossed = np.sort(crossings(best + TOLERANCE * abs(best)))
+        crossed = np.sort(crossings(best + MAXIMUM_TOL * abs(best)))
         following = np.append(crossed[1:], crossed[:1] + 2 * np.pi)
         angles = (crossed + following) / 2
     return float(best)
@@ -50,7 +47,7 @@ def unit_angles(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     """Angles of the eigenvalues of the pencil A - z B that lie on the unit circle."""
     top, bottom = np.asarray(scipy.linalg.eigvals(A, B, homogeneous_eigvals=True))
     a, b = np.abs(top), np.abs(bottom)
-    return np.angle((top * bottom.conj())[np.abs(a - b) <= _ON_CIRCLE * b])
+    return np.angle((top * bottom.conj())[np.abs(a - b) <= ON_CIRCLE * b])
 
 
 def angles_at(W: np.ndarray, radius: float, epsilon: float) -> np.ndarray:
@@ -118,16 +115,16 @@ def unit_projector(W: np.ndarray) -> float:
 
     0 if all are inside the circle, inf if one is outside or defective.
     """
-    inside = 1 - _UNIT
+    inside = 1 - UNIT_MODULUS
     found = scipy.linalg.schur(W, "complex", sort=lambda z: abs(z) >= inside)
     T, n = found[0], found[-1]
     on, off = T[:n, :n], T[n:, n:]
-    if n == 0 or np.abs(np.diag(on)).max() > 1 + _UNIT:
+    if n == 0 or np.abs(np.diag(on)).max() > 1 + UNIT_MODULUS:
         return math.inf if n else 0.0
     # Round-off would give the eigenvectors of a repeated eigenvalue any condition.
     on = np.where(np.abs(on) > 1e-12, on, 0)
     values, V = np.linalg.eig(on)
-    if np.linalg.cond(V) > DEFECTIVE:
+    if np.linalg.cond(V) > DEFECTIVE_CONDITION:
         return math.inf
     U = np.linalg.inv(V)
     # The projector on all of them is [[1, Y], [0, 0]] in the Schur basis.

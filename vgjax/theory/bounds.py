@@ -14,7 +14,19 @@ from jaxtyping import Bool, Float
 
 from vgjax import _checks
 from vgjax._linalg import exponent, scaled
-from vgjax.theory._arguments import square, static_steps
+
+__all__ = [
+    "can_explode",
+    "must_vanish",
+    "pascanu_bound",
+    "slope_bound",
+    "vanishing_gain",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _SLOPES = {
     "identity": 1.0,
@@ -108,8 +120,8 @@ def pascanu_bound(
       >>> pascanu_bound(2 * jnp.eye(3), slope_bound("sigmoid"), [1, 100]).round(3)
       Array([ -0.693, -69.315], dtype=float32)
     """
-    W = square(W)
-    steps = jnp.asarray(static_steps(steps), W.dtype)
+    W = _checks.square(W)
+    steps = jnp.asarray(_checks.static_steps(steps), W.dtype)
     return steps * _log_growth(W, gamma)
 
 
@@ -133,7 +145,7 @@ def must_vanish(W: Float[Array, "N N"], gamma: float | Array) -> Bool[Array, ""]
     Source:
       Pascanu, Mikolov & Bengio, ICML (2013), section 2.1.
     """
-    return _log_growth(square(W), gamma) < 0
+    return _log_growth(_checks.square(W), gamma) < 0
 
 
 def can_explode(W: Float[Array, "N N"], gamma: float | Array) -> Bool[Array, ""]:
@@ -155,7 +167,7 @@ def can_explode(W: Float[Array, "N N"], gamma: float | Array) -> Bool[Array, ""]
     Source:
       Pascanu, Mikolov & Bengio, ICML (2013), section 2.1.
     """
-    return _log_growth(square(W), gamma) > 0
+    return _log_growth(_checks.square(W), gamma) > 0
 
 
 def _log_growth(W: Array, gamma: float | Array) -> Array:

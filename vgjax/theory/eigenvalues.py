@@ -29,7 +29,13 @@ from vgjax._linalg import (
     scaled,
 )
 from vgjax.products import Spectrum, identity, log_singular_values, push
-from vgjax.theory._arguments import square, static_steps, steps_to_take
+
+__all__ = ["eigenvalue_rates", "eigenvalues", "mode_amplitudes", "power_spectrum"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 _LOG2 = math.log(2)
 
@@ -53,7 +59,7 @@ def eigenvalues(W: Float[Array, "N N"]) -> Complex[Array, " N"]:
       is 1 for a normal matrix. A defective one is not well determined: the n equal
       eigenvalues of a Jordan block come apart by about eps^(1/n). Costs O(N^3).
     """
-    values, e = _eigenvalues_near_one(square(W))
+    values, e = _eigenvalues_near_one(_checks.square(W))
     return jax.lax.complex(scaled(jnp.real(values), e), scaled(jnp.imag(values), e))
 
 
@@ -87,7 +93,7 @@ def eigenvalue_rates(W: Float[Array, "N N"]) -> Float[Array, " N"]:
       >>> eigenvalue_rates(jnp.array([[0.0, -0.5], [0.5, 0.0]])).round(4)
       Array([-0.6931, -0.6931], dtype=float32)
     """
-    W = square(W)
+    W = _checks.square(W)
     values, e = _eigenvalues_near_one(W)
     return jnp.log(jnp.abs(values)) + _LOG2 * e.astype(W.dtype)
 
@@ -127,8 +133,8 @@ def power_spectrum(W: Float[Array, "N N"], steps: Sequence[int] | Any) -> Spectr
       Array([[-132.6, -144.6],
              [-270.6, -283.9]], dtype=float32)
     """
-    W = square(W)
-    steps = steps_to_take(steps)
+    W = _checks.square(W)
+    steps = _checks.steps_to_take(steps)
     return _power_spectrum(W, jnp.asarray(steps, jnp.int32))
 
 
@@ -179,11 +185,11 @@ def mode_amplitudes(
       Goodfellow, Bengio & Courville, Deep Learning (2016), section 8.2.5; Trefethen &
       Embree, Spectra and Pseudospectra (2005), chapter 52, for the condition of V.
     """
-    W = square(W)
+    W = _checks.square(W)
     vector = jnp.asarray(vector)
     _checks.shape(vector, "vector", "N", N=len(W))
     _checks.same_dtype(vector, "vector", W.dtype)
-    steps = jnp.asarray(static_steps(steps), W.dtype)
+    steps = jnp.asarray(_checks.static_steps(steps), W.dtype)
 
     near, e = near_one(W)
     values, V = jnp.linalg.eig(near)

@@ -19,20 +19,38 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy  # its parts load when they are first touched
 
-from vgjax.theory._arguments import each, nonnegative, plain, together
+from vgjax import _checks
+from vgjax._tolerances import (
+    LINEAR_VARIANCE,
+    SIGN_DEVIATION,
+)
 from vgjax.theory._overlaps import Number, Overlaps, overlaps
 
-# Below this variance an activation is linear to the last bit.
-_NO_VARIANCE = 1e-20
-# Above this standard deviation a bounded activation is a sign to the last bit.
-_SIGN = 1e17
+__all__ = [
+    "DepthScales",
+    "chi",
+    "critical_gain",
+    "depth_scales",
+    "fixed_point",
+    "leading_exponent",
+    "variance_map",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class DepthScales(NamedTuple):
-    """Over how many layers a signal is forgotten, by a factor e; in layers."""
+    """Over how many layers a signal is forgotten, by a factor e; in layers.
 
-    variance: Number  # xi_q: how fast the size of a signal forgets what it was
-    correlation: Number  # xi_c: how fast the correlation of two signals does
+    Attributes:
+      variance: Xi_q: how fast the size of a signal forgets what it was.
+      correlation: Xi_c: how fast the correlation of two signals does.
+    """
+
+    variance: Number
+    correlation: Number
 
 
 def variance_map(
@@ -68,15 +86,15 @@ def variance_map(
       1.577178
     """
     of = overlaps(activation)
-    q = nonnegative(q, "q")
+    q = _checks.nonnegative(q, "q")
     gain, bias = (
-        nonnegative(weight_gain, "weight_gain"),
-        nonnegative(bias_std, "bias_std"),
+        _checks.nonnegative(weight_gain, "weight_gain"),
+        _checks.nonnegative(bias_std, "bias_std"),
     )
-    together(q=q, weight_gain=gain, bias_std=bias)
+    _checks.together(q=q, weight_gain=gain, bias_std=bias)
     with np.errstate(over="ignore"):
         # Not gain**2, which may overflow where the moment is small.
-        return plain(gain * (gain * of.second_moment(q)) + bias * bias)
+        return _checks.plain(gain * (gain * of.second_moment(q)) + bias * bias)
 
 
 def fixed_point(
@@ -106,7 +124,7 @@ def fixed_point(
       0.793354
     """
     of = overlaps(activation)
-    return each(
+    return _checks.each(
         lambda w, b: _fixed_point(activation, of, w, b),
         weight_gain=weight_gain,
         bias_std=bias_std,
@@ -140,7 +158,7 @@ def chi(activation: str, *, weight_gain: Number, bias_std: Number = 0.0) -> Numb
       1.139323
     """
     of = overlaps(activation)
-    return each(
+    return _checks.each(
         lambda w, b: _chi(activation, of, w, b),
         weight_gain=weight_gain,
         bias_std=bias_std,
@@ -185,9 +203,9 @@ def depth_scales(
         if activation == "relu" or q == 0:
             return _scale(w, _mean_square_slope(activation, of, w, b))  # V is linear
         half = _half_size(w, b)
-        if half > _SIGN:
+        if half > SIGN_DEVIATION:
             # The slope falls off as q^(-3/2).
-            limit = of.second_moment_slope(_SIGN**2) * _SIGN**3
+            limit = of.second_moment_slope(SIGN_DEVIATION**2) * SIGN_DEVIATION**3
             return _scale(w / 2 / half, limit / 2 / half)
         return _scale(w, of.second_moment_slope(q))
 
@@ -196,12 +214,14 @@ def depth_scales(
         slope = _mean_square_slope(activation, of, w, b)
         if activation == "relu" or q == 0 or w * (w * slope) <= 1:
             return _scale(w, slope)
-        if _half_size(w, b) > _SIGN:
+        if _half_size(w, b) > SIGN_DEVIATION:
             return _correlation_scale_of_signs(w, b, w * (w * slope))
         return _scale(w, of.slope_overlap(q, _correlation_gap(of, q, w)))
 
     numbers = {"weight_gain": weight_gain, "bias_std": bias_std}
-    return DepthScales(each(variance, **numbers), each(correlation, **numbers))
+    return DepthScales(
+        _checks.each(variance, **numbers), _checks.each(correlation, **numbers)
+    )
 
 
 def critical_gain(activation: str, *, bias_std: Number = 0.0) -> Number:
@@ -226,7 +246,7 @@ def critical_gain(activation: str, *, bias_std: Number = 0.0) -> Number:
       2.505127
     """
     of = overlaps(activation)
-    return each(lambda b: _critical_gain(activation, of, b), bias_std=bias_std)
+    return _checks.each(lambda b: _critical_gain(activation, of, b), bias_std=bias_std)
 
 
 def leading_exponent(gain: Number, activation: str = "tanh") -> Number:
@@ -266,7 +286,7 @@ def leading_exponent(gain: Number, activation: str = "tanh") -> Number:
             # Not log(g^2) / 2, which is -inf for small g.
             return np.log(g) + np.log(_mean_square_slope(activation, of, g, 0.0)) / 2
 
-    return each(exponent, gain=gain)
+    return _checks.each(exponent, gain=gain)
 
 
 def _fixed_point(activation: str, of: Overlaps, gain: float, bias: float) -> float:
@@ -274,7 +294,7 @@ def _fixed_point(activation: str, of: Overlaps, gain: float, bias: float) -> flo
         below = 1 - gain * gain / 2
         return bias * bias / below if below > 0 else np.inf
     half = _half_size(gain, bias)
-    if half > _SIGN:
+    if half > SIGN_DEVIATION:
         return 4 * half * half
 
     def surplus(log_q):
@@ -282,7 +302,7 @@ def _fixed_point(activation: str, of: Overlaps, gain: float, bias: float) -> flo
         return gain**2 * of.second_moment(q) / q + bias**2 / q - 1
 
     # E phi^2 is concave, at most q and at most 1: one root, between these two.
-    low = np.log(bias**2 or _NO_VARIANCE)
+    low = np.log(bias**2 or LINEAR_VARIANCE)
     if surplus(low) <= 0:
         return bias**2
     return float(np.exp(_root(surplus, low, np.log(2 * (gain**2 + bias**2)))))
@@ -298,7 +318,7 @@ def _mean_square_slope(
     if activation == "relu":
         return 0.5
     half = _half_size(gain, bias)
-    if half > _SIGN:
+    if half > SIGN_DEVIATION:
         return _slope_by_size(of) / 2 / half
     q = _fixed_point(activation, of, gain, bias)
     return float(of.slope_overlap(q, 0.0)) if q > 0 else 1.0
@@ -311,7 +331,7 @@ def _half_size(gain: float, bias: float) -> float:
 
 def _slope_by_size(of: Overlaps) -> float:
     """Return E phi'^2 times the standard deviation, where that is large."""
-    return float(of.slope_overlap(_SIGN**2, 0.0)) * _SIGN
+    return float(of.slope_overlap(SIGN_DEVIATION**2, 0.0)) * SIGN_DEVIATION
 
 
 def _correlation_scale_of_signs(gain: float, bias: float, chi: float) -> float:
@@ -349,7 +369,7 @@ def _critical_gain(activation: str, of: Overlaps, bias: float) -> float:
         return 2**0.5
     if bias == 0:
         return 1.0
-    if bias > _SIGN:
+    if bias > SIGN_DEVIATION:
         return (bias / _slope_by_size(of)) ** 0.5
 
     # On the critical line 1/w^2 = E phi'^2, so that q says what the bias is.

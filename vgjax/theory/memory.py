@@ -11,7 +11,13 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax.theory._arguments import concrete, host_square
+
+__all__ = ["fisher_memory"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 # Doublings: 2^60 steps, after which a radius below one has left nothing.
 _MOST = 60
@@ -55,8 +61,8 @@ def fisher_memory(
       >>> fisher_memory(0.5 * jnp.eye(2, k=-1), jnp.array([1.0, 0.0]), 2)
       array([1. , 0.2])
     """
-    A = host_square(W)
-    v = concrete(vector, "vector")
+    A = _checks.host_square(W)
+    v = _checks.concrete(vector, "vector")
     _checks.real_floating(v, "vector")
     v = v.astype(float)
     _checks.shape(v, "vector", "N", N=len(A))

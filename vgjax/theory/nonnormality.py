@@ -19,10 +19,12 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax.theory._arguments import host_square, square
+from vgjax._tolerances import (
+    DEFECTIVE_CONDITION,
+    MAXIMUM_TOL,
+    POWER_ROUNDING,
+)
 from vgjax.theory._circles import (
-    DEFECTIVE,
-    TOLERANCE,
     angles_at,
     highest_peak,
     log_resolvent,
@@ -32,15 +34,30 @@ from vgjax.theory._circles import (
     unit_projector,
 )
 
-# Nats; what the norm of a power that is 1 on paper may be off.
-_ROUNDING = 1e-12
+__all__ = [
+    "TransientGrowth",
+    "henrici_departure",
+    "kreiss_constant",
+    "numerical_radius",
+    "pseudospectral_radius",
+    "transient_growth",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class TransientGrowth(NamedTuple):
-    """The largest norm among the powers of a matrix, and where it is."""
+    """The largest norm among the powers of a matrix, and where it is.
 
-    log_peak: float  # max over t >= 0 of log||W^t||_2, nats, at least 0
-    step: int  # the first t where it is reached; -1 where it is not
+    Attributes:
+      log_peak: The maximum over t >= 0 of log||W^t||_2, nats, at least 0.
+      step: The first t where it is reached; -1 where it is not.
+    """
+
+    log_peak: float
+    step: int
 
 
 def henrici_departure(W: Float[Array, "N N"]) -> Float[Array, ""]:
@@ -70,7 +87,7 @@ def henrici_departure(W: Float[Array, "N N"]) -> Float[Array, ""]:
       >>> henrici_departure(jnp.eye(5, k=1))
       Array(2., dtype=float32)
     """
-    W = square(W)
+    W = _checks.square(W)
     # JAX itself has the Schur form on CPU only.
     like = jax.ShapeDtypeStruct((), W.dtype)
     return jax.pure_callback(_departure, like, W, vmap_method="sequential")
@@ -106,7 +123,7 @@ def numerical_radius(W: Float[Array, "N N"]) -> float:
       >>> round(numerical_radius(jnp.eye(5, k=1)), 6)  # cos(pi / 6)
       0.866025
     """
-    A, size = _scaled(host_square(W))
+    A, size = _scaled(_checks.host_square(W))
     if not 0 < size < np.inf:
         return 0.0 if size == 0 else math.nan
 
@@ -151,7 +168,7 @@ def pseudospectral_radius(W: Float[Array, "N N"], epsilon: float) -> float:
     Source:
       Mengi & Overton, IMA J. Numer. Anal. 25, 648 (2005), the criss-cross method.
     """
-    A = host_square(W)
+    A = _checks.host_square(W)
     epsilon = float(_checks.positive(epsilon, "epsilon"))
     if not np.isfinite(A).all():
         return math.nan
@@ -206,13 +223,13 @@ def kreiss_constant(W: Float[Array, "N N"]) -> float:
       >>> round(kreiss_constant(jnp.array([[0.9, 5.0], [0.0, 0.9]])), 3)
       12.52
     """
-    A = host_square(W)
+    A = _checks.host_square(W)
     if not np.isfinite(A).all():
         return math.nan
     at_circle, w = unit_projector(A), numerical_radius(W)
     if math.isinf(at_circle):
         return math.inf
-    if w <= 1 + TOLERANCE:
+    if w <= 1 + MAXIMUM_TOL:
         return 1.0
     # From `stop` on, (r - 1) / (r - w) leaves no more than 1e-10.
     start, stop = 1e-5 if at_circle > 0 else 0.0, math.log(w + (w - 1) * 1e10)
@@ -257,7 +274,7 @@ def transient_growth(
       >>> round(growth.log_peak, 4), growth.step
       (2.9642, 9)
     """
-    A = host_square(W)
+    A = _checks.host_square(W)
     limit = _checks.whole(limit, "limit", 1)
     if not np.isfinite(A).all():
         return TransientGrowth(math.nan, -1)
@@ -271,10 +288,10 @@ def transient_growth(
         if norm == 0:
             return TransientGrowth(peak, step)
         scale, power = scale + math.log(norm), power / norm
-        if scale > peak + _ROUNDING:
+        if scale > peak + POWER_ROUNDING:
             peak, step = scale, t
         later = np.logaddexp.reduce(log_weights + t * rates)
-        if min(scale, later - peak) <= _ROUNDING:
+        if min(scale, later - peak) <= POWER_ROUNDING:
             return TransientGrowth(peak, step)
     return TransientGrowth(math.nan, -1)
 
@@ -284,7 +301,7 @@ def _modes(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, V = np.linalg.eig(W)
     with np.errstate(divide="ignore"):
         rates = np.log(np.abs(values))
-    if np.linalg.cond(V) > DEFECTIVE:
+    if np.linalg.cond(V) > DEFECTIVE_CONDITION:
         return np.zeros_like(rates), np.full_like(rates, np.inf)
     sizes = np.linalg.norm(V, axis=0) * np.linalg.norm(np.linalg.inv(V), axis=1)
     return rates, np.log(sizes)

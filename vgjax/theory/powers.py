@@ -15,9 +15,20 @@ from jaxtyping import Float
 
 from vgjax import _checks
 from vgjax._linalg import angle_to_span, exponent, matmul, near_one, scaled
-from vgjax.theory._arguments import square, steps_to_take
 from vgjax.theory.eigenvalues import eigenvalue_rates, power_spectrum
 from vgjax.theory.nonnormality import henrici_departure
+
+__all__ = [
+    "eigenvector_condition",
+    "gelfand_rates",
+    "power_method_angles",
+    "power_method_rate",
+    "principal_left_space",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def eigenvector_condition(W: Float[Array, "N N"]) -> Float[Array, ""]:
@@ -53,7 +64,7 @@ def eigenvector_condition(W: Float[Array, "N N"]) -> Float[Array, ""]:
       >>> eigenvector_condition(jnp.array([[1.0, 3.0], [0.0, 0.5]])).round(3)
       Array(12.083, dtype=float32)
     """
-    W, _ = near_one(square(W))
+    W, _ = near_one(_checks.square(W))
     _, V = jnp.linalg.eig(W)
     sizes = jnp.linalg.svd(V, compute_uv=False)
     noise = 8 * len(W) * jnp.finfo(W.dtype).eps * jnp.max(jnp.abs(W))
@@ -123,7 +134,7 @@ def power_method_rate(W: Float[Array, "N N"]) -> Float[Array, ""]:
       >>> power_method_rate(jnp.array([[1.0, 3.0], [0.0, 0.5]])).round(4)
       Array(-0.6931, dtype=float32)
     """
-    below = eigenvalue_rates(square(W))
+    below = eigenvalue_rates(_checks.square(W))
     below = below - below[0]
     return jnp.max(jnp.where(_leading(below), -jnp.inf, below))
 
@@ -161,11 +172,11 @@ def power_method_angles(
     Source:
       Golub & Van Loan, Matrix Computations (2013), section 7.3.1.
     """
-    W = square(W)
+    W = _checks.square(W)
     vector = jnp.asarray(vector)
     _checks.shape(vector, "vector", "N", N=len(W))
     _checks.same_dtype(vector, "vector", W.dtype)
-    steps = jnp.asarray(steps_to_take(steps), jnp.int32)
+    steps = jnp.asarray(_checks.steps_to_take(steps), jnp.int32)
     return _angles(W, vector, steps)
 
 
@@ -213,7 +224,7 @@ def principal_left_space(W: Float[Array, "N N"]) -> Float[Array, "N N"]:
       Array([[0., 0.],
              [1., 0.]], dtype=float32)
     """
-    W, _ = near_one(square(W))
+    W, _ = near_one(_checks.square(W))
     values, V = jnp.linalg.eig(W.T)
     rates = jnp.log(jnp.abs(values))
     leads = _leading(rates - jnp.max(rates))

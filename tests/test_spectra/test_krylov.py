@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import systems
 
-from vgjax.lyapunov import _krylov
 from vgjax.products import LogSVD
+from vgjax.spectra import _krylov
 
 N, B = 60, 3
 

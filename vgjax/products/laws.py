@@ -21,17 +21,33 @@ from jaxtyping import Bool, Float
 
 from vgjax import _checks
 from vgjax._linalg import log_abs_det
-from vgjax.products import Spectrum, identity, log_singular_values, push
+from vgjax.products.graded import identity, push
+from vgjax.products.singular import log_singular_values
+from vgjax.products.spectrum import Spectrum
+
+__all__ = ["Laws", "check_laws", "violations"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class Laws(NamedTuple):
-    """By how much a spectrum keeps each law, in nats: 0, or >= 0, where it does."""
+    """By how much a spectrum keeps each law, in nats: 0, or >= 0, where it does.
 
-    determinant: Array  # (R,) sum of log sigma - sum of log|det J_t|; 0
-    horn: Array  # (R, N) what the factors allow the k largest - what they are; >= 0
-    weyl: Array | None  # (R, N) what the k largest are - what eigenvalues need; >= 0
-    order: Array  # (R, N) log sigma_k - log sigma_(k+1), 0 for the last; >= 0
-    # (R, N) what the sum of the k largest may be off, by the errors of the spectrum
+    Attributes:
+      determinant: (R,) sum of log sigma - sum of log|det J_t|; 0.
+      horn: (R, N) what the factors allow the k largest - what they are; >= 0.
+      weyl: (R, N) what the k largest are - what eigenvalues need; >= 0.
+      order: (R, N) log sigma_k - log sigma_(k+1), 0 for the last; >= 0.
+      error: (R, N) what the sum of the k largest may be off, by the errors of the
+        spectrum.
+    """
+
+    determinant: Array
+    horn: Array
+    weyl: Array | None
+    order: Array
     error: Array | None = None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracles import log_singular_values, multiply_then_svd
 
-from vgjax import theory
+from vgjax import products
 from vgjax.products import Spectrum, product_spectrum
 
 T, N = 60, 4
@@ -28,7 +28,7 @@ def true_spectrum(matrices, steps, dtype):
 
 
 def broken(laws, tolerance):
-    found = theory.violations(laws, tolerance)
+    found = products.violations(laws, tolerance)
     return {law for law, rows in found.items() if np.any(rows)}
 
 
@@ -43,7 +43,7 @@ def slack(tolerance):
 def test_a_true_spectrum_keeps_every_law(seed, every, dtype, slack):
     matrices = chain(seed)
     steps = range(every, T + 1, every)
-    laws = theory.check_laws(
+    laws = products.check_laws(
         true_spectrum(matrices, steps, dtype), jnp.asarray(matrices, dtype)
     )
     assert broken(laws, slack) == set()
@@ -58,7 +58,7 @@ def test_a_true_spectrum_keeps_every_law(seed, every, dtype, slack):
 def test_slacks_are_those_of_the_definitions(dtype, slack):
     matrices = chain(3)
     true = true_spectrum(matrices, [5, 20], dtype)
-    laws = theory.check_laws(true, jnp.asarray(matrices, dtype))
+    laws = products.check_laws(true, jnp.asarray(matrices, dtype))
     sigma = np.log(np.linalg.svd(matrices, compute_uv=False))
     allowed = np.stack([sigma[:t].sum(0).cumsum() for t in (5, 20)])
     values = np.asarray(true.log_singular_values)
@@ -73,7 +73,7 @@ def test_powers_of_one_matrix_keep_weyls_law_too(seed, dtype, slack):
     steps = np.array([1, 10, T])
     true = true_spectrum(np.stack([W] * T), steps, dtype)
     logs = steps[:, None] * np.log(np.abs(np.linalg.eigvals(W)))
-    laws = theory.check_laws(
+    laws = products.check_laws(
         true,
         jnp.asarray(np.stack([W] * T), dtype),
         log_abs_eigenvalues=jnp.asarray(logs, dtype),
@@ -84,7 +84,7 @@ def test_powers_of_one_matrix_keep_weyls_law_too(seed, dtype, slack):
     np.testing.assert_allclose(laws.weyl, expected, atol=slack)
     # Eigenvalues in place of singular values: what Weyl allows, Horn does at N too.
     other = spectrum(steps, np.sort(logs, axis=1)[:, ::-1] * 1.02, dtype)
-    laws = theory.check_laws(
+    laws = products.check_laws(
         other,
         jnp.asarray(np.stack([W] * T), dtype),
         log_abs_eigenvalues=jnp.asarray(logs, dtype),
@@ -97,18 +97,18 @@ def test_reverse_spectra_are_held_to_the_last_factors(dtype, slack):
     backwards = np.swapaxes(matrices[::-1], 1, 2)
     true = true_spectrum(backwards, [10, 30], dtype)
     matrices = jnp.asarray(matrices, dtype)
-    assert broken(theory.check_laws(true, matrices, reverse=True), slack) == set()
-    found = broken(theory.check_laws(true, matrices), slack)
+    assert broken(products.check_laws(true, matrices, reverse=True), slack) == set()
+    found = broken(products.check_laws(true, matrices), slack)
     assert {"determinant", "horn"} <= found
     ours = product_spectrum(matrices, every=20, reverse=True)
-    assert broken(theory.check_laws(ours, matrices, reverse=True), slack) == set()
+    assert broken(products.check_laws(ours, matrices, reverse=True), slack) == set()
 
 
 def test_a_spectrum_of_factors_in_the_wrong_order_of_time_is_caught(dtype, slack):
     matrices = chain(5)
     wrong = true_spectrum(matrices[::-1], [10, T], dtype)
-    laws = theory.check_laws(wrong, jnp.asarray(matrices, dtype))
-    rows = theory.violations(laws, slack)["determinant"]
+    laws = products.check_laws(wrong, jnp.asarray(matrices, dtype))
+    rows = products.violations(laws, slack)["determinant"]
     # Of all T, the laws cannot tell.
     np.testing.assert_array_equal(rows, [True, False])
 
@@ -117,7 +117,7 @@ def test_values_that_are_not_sorted_are_caught(dtype, slack):
     matrices = chain(6)
     true = true_spectrum(matrices, [30], dtype)
     swapped = true.log_singular_values[:, ::-1]
-    laws = theory.check_laws(
+    laws = products.check_laws(
         true._replace(log_singular_values=swapped), jnp.asarray(matrices, dtype)
     )
     assert broken(laws, slack) == {"order"}
@@ -127,8 +127,8 @@ def test_values_that_are_not_sorted_are_caught(dtype, slack):
 def test_the_svd_of_a_multiplied_out_product_is_caught():
     matrices = chain(7)
     wrong = spectrum(range(1, T + 1), multiply_then_svd(matrices), jnp.float64)
-    laws = theory.check_laws(wrong, jnp.asarray(matrices))
-    rows = theory.violations(laws, 1e-6)
+    laws = products.check_laws(wrong, jnp.asarray(matrices))
+    rows = products.violations(laws, 1e-6)
     assert rows["determinant"][-1]
     assert rows["horn"][-1]
     assert not rows["determinant"][:5].any()
@@ -138,7 +138,7 @@ def test_lost_values_are_caught_and_lost_rank_is_not(dtype, slack):
     matrices = chain(8)
     true = true_spectrum(matrices, [20], dtype)
     lost = true.log_singular_values.at[0, -1].set(-jnp.inf)
-    laws = theory.check_laws(
+    laws = products.check_laws(
         true._replace(log_singular_values=lost), jnp.asarray(matrices, dtype)
     )
     assert laws.determinant[0] == -jnp.inf
@@ -146,13 +146,13 @@ def test_lost_values_are_caught_and_lost_rank_is_not(dtype, slack):
 
     matrices[3, :, 0] = 0
     singular = jnp.asarray(matrices, dtype)
-    laws = theory.check_laws(product_spectrum(singular, every=20), singular)
+    laws = products.check_laws(product_spectrum(singular, every=20), singular)
     assert broken(laws, slack) == set()
     np.testing.assert_array_equal(laws.determinant, 0)
     assert not np.isnan(laws.horn).any()
     assert not np.isnan(laws.order).any()
 
-    kept = theory.check_laws(true, singular)
+    kept = products.check_laws(true, singular)
     assert kept.determinant[0] == jnp.inf
     assert kept.horn[0, -1] == -jnp.inf
     assert {"determinant", "horn"} <= broken(kept, slack)
@@ -163,9 +163,9 @@ def test_nan_breaks_every_law_and_so_do_more_steps_than_factors(dtype):
     values = np.zeros((2, N))
     values[0, 1] = np.nan
     # Under `jit` nobody can look at the steps.
-    check = jax.jit(theory.check_laws)
+    check = jax.jit(products.check_laws)
     laws = check(spectrum([1, T + 1], values, dtype), matrices)
-    rows = theory.violations(laws, 1e9)
+    rows = products.violations(laws, 1e9)
     assert rows["determinant"].all()
     assert rows["horn"].all()
     assert rows["order"][0]
@@ -181,7 +181,7 @@ def test_the_same_under_jit_and_vmap(dtype, slack):
     true = [true_spectrum(m, [20, T], dtype) for m in matrices]
     true = jax.tree.map(lambda *x: jnp.stack(x), *true)
     matrices = jnp.asarray(matrices, dtype)
-    laws = jax.jit(jax.vmap(theory.check_laws))(true, matrices)
+    laws = jax.jit(jax.vmap(products.check_laws))(true, matrices)
     assert broken(jax.tree.map(lambda x: x[1], laws), slack) == set()
 
 
@@ -242,13 +242,13 @@ INTEGERS = GOOD._replace(log_singular_values=np.zeros((2, N), np.int32))
 )
 def test_wrong_arguments_are_refused_by_name(arguments, options, error, match):
     with pytest.raises(error, match=match):
-        inspect.unwrap(theory.check_laws)(*arguments, **options)
+        inspect.unwrap(products.check_laws)(*arguments, **options)
 
 
 def test_a_negative_tolerance_is_refused(dtype):
-    laws = theory.Laws(*[jnp.zeros((1, 1), dtype)] * 4)
+    laws = products.Laws(*[jnp.zeros((1, 1), dtype)] * 4)
     with pytest.raises(ValueError, match="`tolerance` must be"):
-        theory.violations(laws, -1.0)
+        products.violations(laws, -1.0)
 
 
 def test_errors_of_a_spectrum_are_summed_up_and_allowed_for(dtype, slack):
@@ -257,10 +257,12 @@ def test_errors_of_a_spectrum_are_summed_up_and_allowed_for(dtype, slack):
     wrong = true.log_singular_values.at[:, 1].add(3.0).at[:, 3].add(-1.0)
     wrong = true._replace(log_singular_values=wrong)
     matrices = jnp.asarray(matrices, dtype)
-    assert {"determinant", "horn"} <= broken(theory.check_laws(wrong, matrices), slack)
+    assert {"determinant", "horn"} <= broken(
+        products.check_laws(wrong, matrices), slack
+    )
     for first, breaks in ((0.9, {"determinant"}), (3.1, set())):
         error = jnp.asarray([[0.0, first, 0.0, 0.0]] * 2, dtype)
-        laws = theory.check_laws(wrong._replace(error=error), matrices)
+        laws = products.check_laws(wrong._replace(error=error), matrices)
         np.testing.assert_allclose(laws.error, [[0, first, first, first]] * 2)
         found = broken(laws, slack) - {"horn", "order"}
         assert found == breaks
@@ -273,7 +275,7 @@ def test_the_order_of_values_is_no_matter_of_their_errors(dtype, slack):
         log_singular_values=true.log_singular_values[:, ::-1],
         error=jnp.full((1, N), jnp.inf, dtype),
     )
-    laws = theory.check_laws(swapped, jnp.asarray(matrices, dtype))
+    laws = products.check_laws(swapped, jnp.asarray(matrices, dtype))
     assert broken(laws, slack) == {"order"}
 
 
@@ -283,29 +285,29 @@ def test_undecided_values_break_nothing_and_nan_does(dtype, slack):
     values = true.log_singular_values.at[:, 2].add(2.0).at[1, 3].set(-jnp.inf)
     error = jnp.zeros((3, N), dtype).at[:, 2:].set(jnp.inf)
     logs = jnp.zeros((3, N), dtype) + true.log_abs_det[:, None] / N
-    laws = theory.check_laws(
+    laws = products.check_laws(
         true._replace(log_singular_values=values.at[2, 3].set(jnp.nan), error=error),
         jnp.asarray(matrices, dtype),
         log_abs_eigenvalues=logs,
     )
-    rows = theory.violations(laws, slack)
+    rows = products.violations(laws, slack)
     for law in ("determinant", "horn", "weyl"):
         np.testing.assert_array_equal(rows[law], [False, False, True])
     # What is decided is held to the laws.
     values = values.at[:, 0].add(100.0)
-    laws = theory.check_laws(
+    laws = products.check_laws(
         true._replace(log_singular_values=values, error=error),
         jnp.asarray(matrices, dtype),
     )
-    assert theory.violations(laws, slack)["horn"].all()
+    assert products.violations(laws, slack)["horn"].all()
 
 
 def test_laws_without_errors_are_judged_by_the_tolerance(dtype, slack):
     matrices = chain(1)
     true = true_spectrum(matrices, [20], dtype)
-    laws = theory.check_laws(true, jnp.asarray(matrices, dtype))
+    laws = products.check_laws(true, jnp.asarray(matrices, dtype))
     np.testing.assert_array_equal(laws.error, np.zeros((1, N)))
-    by_hand = theory.laws.Laws(laws.determinant, laws.horn, None, laws.order)
+    by_hand = products.laws.Laws(laws.determinant, laws.horn, None, laws.order)
     assert broken(by_hand, slack) == set()
 
 
@@ -314,7 +316,7 @@ def test_errors_of_another_shape_are_refused(dtype):
     true = true_spectrum(matrices, [20], dtype)._replace(error=jnp.ones(N, dtype))
     sentence = r"`spectrum.error` must have shape \(R=1, N=4\)"
     with pytest.raises(ValueError, match=sentence):
-        theory.check_laws(true, jnp.asarray(matrices, dtype))
+        products.check_laws(true, jnp.asarray(matrices, dtype))
     negative = true._replace(error=-jnp.ones((1, N), dtype))
     with pytest.raises(ValueError, match="`spectrum.error` must be at least 0.* -1"):
-        theory.check_laws(negative, jnp.asarray(matrices, dtype))
+        products.check_laws(negative, jnp.asarray(matrices, dtype))

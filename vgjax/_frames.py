@@ -1,12 +1,11 @@
-r"""A block of vectors that grows along a trajectory, made orthonormal when it must be.
+r"""A block of tangent vectors along a trajectory, and the growth of its columns.
 
 Growth is measured by triangles. If every group of steps is factored as
 $J_m \cdots J_1 B_0 = B_1 U$ with an upper triangle U, first columns stay a basis of
-what first columns were carried to, whatever B is, and the triangles of all groups,
+what first columns were carried to, whatever B is. The triangles of all groups,
 multiplied, are that of a QR factorisation at every step, once the last B has been
 factored by QR too. So B need only be well-conditioned, which LU factorisation with
-pivoting makes it at a fraction of the cost, and groups may be as long as round-off
-allows: a pivot e^d below the largest has a relative error of about eps e^d.
+pivoting makes it at a fraction of the cost.
 """
 
 import math
@@ -20,12 +19,12 @@ import numpy as np
 from jax import Array
 
 from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr, varying_like
+from vgjax._tolerances import (
+    LEAK_DECIDES,
+)
 
 # Numbers of a basis that is kept for the next call.
 _LARGEST_KEPT = 2**18
-# A leak that has grown to this power of eps may move exponents, by bits of the dtype:
-# 6e-6 and 4e-2. In float32 those of eps^(1/3) come and go in resolved networks.
-_DECIDES = {64: 1 / 3, 32: 1 / 5}
 
 
 class Block(NamedTuple):
@@ -33,8 +32,8 @@ class Block(NamedTuple):
 
     carry: Any
     basis: Array  # (N, k) orthonormal
-    span: Array  # () int32, steps to take between two factorisations; 0: be careful
-    longest: Array  # () int32, no longer span is tried: the next one failed
+    qr_interval: Array  # () int32, steps between two factorisations; 0: a QR at each
+    max_interval: Array  # () int32, the next longer one was rejected
     leaks: "Leaks | None" = None  # what rounding may have done; None: nobody asked
 
 
@@ -75,7 +74,7 @@ class Chain(NamedTuple):
 
 
 def first_block(carry: Any, basis: Array, *references: Any) -> Block:
-    """Return a block that is factored at every step until its growth has been seen.
+    """Return a block that is factored at every step until its growth is known.
 
     In `shard_map` it varies as what the steps are made of, the references, does.
     """
@@ -123,98 +122,61 @@ def input_at(inputs: Any, t: Array) -> Any:
     return jax.tree.map(lambda a: a[jnp.maximum(t, 0)], inputs)
 
 
-def grow(chain: Chain, block: Block, xs: Any, active: Array | None, allowed: float):
-    """Take a few steps, few enough to be taken again where they were too bold.
-
-    A pivot that is no larger than the round-off of its row is made zero.
-
-    Args:
-      chain: how to take steps.
-      block: state and vectors to start from.
-      xs: leaves (c, ...), what `push` is given.
-      active: (c,), False for steps that are not taken; None where all are.
-      allowed: what round-off may add up to in the log of a pivot, over all steps.
-
-    Returns:
-      The block after the last step, and what was kept, leaves (c, ...).
-    """
-    shapes = jax.eval_shape(lambda b: _by_lu(chain, b, xs, active), block)
-    bold = jax.lax.cond(
-        any_in_batch(block.span > 0),
-        lambda b: varying_like(_by_lu(chain, b, xs, active), block, xs),
-        lambda _: varying_like(
-            jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), block, xs
-        ),
-        block,
-    )
-    good = (block.span > 0) & (bold.error <= allowed) & (bold.size <= _reach(bold))
-
-    # A second copy of the step: one loop over both attempts compiled 5 % faster, and
-    # ran 10 % slower.
-    def otherwise(bold):
-        slow = _by_qr(chain, block, xs, active)
-        return jax.tree.map(lambda s, b: jnp.where(good, b, s), slow, bold)
-
-    taken = jax.lax.cond(any_in_batch(~good), otherwise, lambda b: b, bold)
-    failed = ~good & (block.span > 1)
-    longest = jnp.where(failed, block.span - 1, block.longest)
-    span = _next_span(taken, jnp.where(good, block.span, 1), allowed, _length(xs))
-    span = jnp.minimum(span, longest)
-    return taken.block._replace(span=span, longest=longest), taken.kept
-
-
-class Taken(NamedTuple):
-    """What a few steps led to."""
+class Stretch(NamedTuple):
+    """What a stretch of steps led to."""
 
     block: Block
-    kept: Any
+    readings: Any  # what `Chain.read` kept, leaves (c, ...)
     error: Array  # () what round-off adds up to in the log of a pivot, at most
     spread: Array  # () nats, the sum over groups of log(largest / smallest pivot)
     size: Array  # () nats, the largest |log pivot|
 
 
-def factored_steps(chain: Chain, block: Block, xs: Any, active, every: int) -> Taken:
+def factored_steps(chain: Chain, block: Block, xs: Any, active, every: int) -> Stretch:
     """Take steps with a QR factorisation after so many, and after the last."""
     due = _due(every, xs, active).at[-1].set(True)
     return _steps(chain, _qr, block, xs, active, due)
 
 
-def _by_lu(chain: Chain, block: Block, xs: Any, active) -> Taken:
+def steps_with_lu(
+    chain: Chain, block: Block, xs: Any, active: Array | None, every: Array
+) -> Stretch:
     """Take steps with LU factorisations in between, and a QR factorisation at the end.
 
     With row pivoting no entry of the lower triangle is above one, and in practice it is
     well-conditioned; the QR factorisation at the end sees whether it was.
     """
-    due = _due(_even(block.span, _length(xs)), xs, active).at[-1].set(False)
-    taken = _steps(chain, _lu, block, xs, active, due)
-    end = taken.block
-    state = (end.basis, end.leaks, taken.error, taken.spread, taken.size)
+    due = _due(every, xs, active).at[-1].set(False)
+    steps = _steps(chain, _lu, block, xs, active, due)
+    end = steps.block
+    state = (end.basis, end.leaks, steps.error, steps.spread, steps.size)
     (basis, leaks, *measured), last = _factored(chain, _qr, state)
-    kept = jax.tree.map(lambda all_, one: all_.at[-1].set(one), taken.kept, last)
-    return Taken(end._replace(basis=basis, leaks=leaks), kept, *measured)
+    readings = jax.tree.map(lambda a, one: a.at[-1].set(one), steps.readings, last)
+    return Stretch(end._replace(basis=basis, leaks=leaks), readings, *measured)
 
 
-def _by_qr(chain: Chain, block: Block, xs: Any, active) -> Taken:
-    """Take steps with a QR factorisation after each, and without what is noise."""
+def steps_with_qr(chain: Chain, block: Block, xs: Any, active: Array | None) -> Stretch:
+    """Take steps with a QR factorisation after each, and zeros for round-off."""
 
     def factor(image):
-        basis, seen = _qr(image)
-        # The whole row: what is right of a lost pivot would pass for a value later on.
-        is_lost = jnp.abs(seen.triangle) <= seen.floor[:, None]
-        is_lost = is_lost & seen.noise[:, None]
-        return basis, seen._replace(triangle=jnp.where(is_lost, 0, seen.triangle))
+        basis, reading = _qr(image)
+        # The whole row: what is right of such a pivot would pass for a value later on.
+        is_roundoff = jnp.abs(reading.triangle) <= reading.floor[:, None]
+        is_roundoff = is_roundoff & reading.noise[:, None]
+        triangle = jnp.where(is_roundoff, 0, reading.triangle)
+        return basis, reading._replace(triangle=triangle)
 
     due = _due(1, xs, active).at[-1].set(True)
     return _steps(chain, factor, block, xs, active, due)
 
 
 def _due(every: Array | int, xs: Any, active: Array | None) -> Array:
-    """After which steps to factor; the last, taken or not, is for the caller to say."""
-    due = (jnp.arange(_length(xs), dtype=jnp.int32) + 1) % every == 0
+    """After which steps to factor; the caller says it of the last, taken or not."""
+    due = (jnp.arange(length_of(xs), dtype=jnp.int32) + 1) % every == 0
     return due if active is None else due & active
 
 
-def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> Taken:
+def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> Stretch:
     """Take steps, and factor by ``factor(image)`` where that is due."""
     nothing = varying_like(chain.nothing, block, xs)
 
@@ -238,37 +200,37 @@ def _steps(chain: Chain, factor, block: Block, xs: Any, active, due: Array) -> T
             old = (measured, nothing)
             return jax.tree.map(lambda n, o: jnp.where(due, n, o), new, old)
 
-        measured, kept = jax.lax.cond(
+        measured, reading = jax.lax.cond(
             any_in_batch(due),
             factored,
             lambda measured: (measured, nothing),
             (basis, *measured),
         )
-        return (carry, *measured), kept
+        return (carry, *measured), reading
 
     zero = jnp.zeros((), block.basis.dtype)
     start = (block.carry, block.basis, block.leaks, zero, zero, zero)
     start = varying_like(start, block, xs)
-    end, kept = jax.lax.scan(step, start, (active, xs, due))
+    end, readings = jax.lax.scan(step, start, (active, xs, due))
     carry, basis, leaks, *measured = end
     block = block._replace(carry=carry, basis=basis, leaks=leaks)
-    return Taken(block, kept, *measured)
+    return Stretch(block, readings, *measured)
 
 
 def _factored(chain: Chain, factor, state):
     basis, leaks, error, spread, size = state
     eps = float(jnp.finfo(basis.dtype).eps)
-    basis, seen = factor(basis)
-    logs = jnp.log(jnp.abs(jnp.diagonal(seen.triangle)))
+    basis, reading = factor(basis)
+    logs = jnp.log(jnp.abs(jnp.diagonal(reading.triangle)))
     gap = jnp.max(logs) - jnp.min(logs)
     size = jnp.maximum(size, jnp.max(jnp.abs(logs)))
     measured = (error + eps * jnp.exp(gap), spread + gap, size)
-    leaks = None if leaks is None else _leaking(leaks, seen, logs)
-    factored = (basis, leaks, *measured), chain.read(seen)
+    leaks = None if leaks is None else _leaking(leaks, reading, logs)
+    factored = (basis, leaks, *measured), chain.read(reading)
     return varying_like(factored, state)
 
 
-def _leaking(leaks: Leaks, seen: Reading, logs: Array) -> Leaks:
+def _leaking(leaks: Leaks, reading: Reading, logs: Array) -> Leaks:
     """The same after one more factorisation, with the logs of its pivots."""
     logs = jax.lax.stop_gradient(logs)
     eps = float(jnp.finfo(logs.dtype).eps)
@@ -281,9 +243,9 @@ def _leaking(leaks: Leaks, seen: Reading, logs: Array) -> Leaks:
     by = by * jnp.where(is_there, jnp.exp(-away), 0)[None, :]
     size = jnp.minimum(leaks.size, 1) * by
     # New ones count once they have grown, or not fallen.
-    is_large = jnp.tril(size, -1) > eps ** _DECIDES[jnp.finfo(logs.dtype).bits]
+    is_large = jnp.tril(size, -1) > eps ** LEAK_DECIDES[jnp.finfo(logs.dtype).bits]
     # A column that turns to another takes all those between along.
-    size = jnp.hypot(size, seen.fresh[None, :])
+    size = jnp.hypot(size, reading.fresh[None, :])
     return Leaks(size, leaks.decided | _between(is_large))
 
 
@@ -322,31 +284,6 @@ def _fresh(image: Array, triangle: Array) -> Array:
     return eps * size / jnp.where(pivot > 0, pivot, 1)
 
 
-def _next_span(taken: Taken, span: Array, allowed: float, c: int) -> Array:
-    """The longest group that what was seen lets expect to be good."""
-    dtype = taken.error.dtype
-    eps = float(jnp.finfo(dtype).eps)
-    span = span.astype(dtype)
-    per_step = taken.spread / c
-    # Spreads add up on average; their fluctuations hardly do.
-    left = jnp.log(allowed / jnp.maximum(taken.error, eps))
-    further = jnp.where(per_step > 0, left / per_step, c)
-    within = span * _reach(taken) / jnp.maximum(taken.size, eps)
-    longest = jnp.minimum(span + further, jnp.minimum(within, c))
-    known = jnp.isfinite(taken.error)
-    return jnp.where(known, jnp.maximum(longest, 0), 0).astype(jnp.int32)
-
-
-def _even(span: Array, c: int) -> Array:
-    """Steps of a group where c are shared out evenly among as few as there must be."""
-    groups = -(-c // jnp.maximum(span, 1))
-    return -(-c // groups)
-
-
-def _reach(taken: Taken) -> float:
-    """Nats that a group may grow or shrink by: a quarter of the range of floats."""
-    return 0.25 * math.log(jnp.finfo(taken.size.dtype).max)
-
-
-def _length(xs: Any) -> int:
+def length_of(xs: Any) -> int:
+    """Return how many steps there are."""
     return len(jax.tree.leaves(xs)[0])

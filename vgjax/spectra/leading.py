@@ -11,46 +11,53 @@ from jax import Array
 from jax.core import Tracer
 
 from vgjax import _checks
-from vgjax._linalg import (
-    any_in_batch,
-    matmul,
-    varying_like,
-    without_derivative_if,
-)
+from vgjax._frames import random_basis
+from vgjax._linalg import varying_like, without_derivative_if
 from vgjax._system import System, system
+from vgjax._tolerances import (
+    LEADING_TOL,
+    OVERSAMPLING,
+    VALUE_ULPS,
+)
 from vgjax._typing import Carry, Inputs, Step
-from vgjax.lyapunov import _krylov
-from vgjax.lyapunov._growth import random_basis
-from vgjax.lyapunov._krylov import Krylov
-from vgjax.lyapunov._sweeps import Sweep, roundoff_per_step, sweeps
-from vgjax.products import LogSVD, identity, log_svd
-from vgjax.products._leaks import errors as errors_of
+from vgjax.products import identity, log_svd
+from vgjax.products._errors import errors as errors_of
 from vgjax.products._leaks import no_leaks
+from vgjax.products._slopes import extended, with_slopes_of, without_lost_derivative
 from vgjax.products.graded import balanced_if_due, push_unbalanced
 from vgjax.products.singular import couplings
-from vgjax.products.slopes import extended, with_slopes_of, without_lost_derivative
+from vgjax.spectra._search import Estimate, search
+from vgjax.spectra._sweeps import roundoff_per_step, sweeps
 
-# Vectors that go along beside the k asked for: value i converges by the square of
-# sigma_(k+8+1) / sigma_i in each half of a sweep, and faster once blocks are collected.
-_SPARE = 8
-# Times the square root of eps: 1e-9 nats in float64, 2e-5 in float32.
-_DEFAULT_TOL = 0.07
-# What round-off makes of a value, of its size, on each way.
-_ULPS = 16
-# If a sweep leaves more than this part of an error, blocks are collected from then on.
-_CRAWL = 0.3
+__all__ = ["LeadingSpectrum", "leading_spectrum"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class LeadingSpectrum(NamedTuple):
-    """What `leading_spectrum` found."""
+    """The largest singular values of a product, in logs, with their vectors.
 
-    log_singular_values: Array  # (k,) nats, descending
-    left: Array  # (N, k), column i is the i-th left singular vector
-    right: Array  # (N, k), column i is the i-th right singular vector
-    change: Array  # (k,) nats, how far each value moved between the last two looks
-    error: Array  # (k,) nats, what each may be off, by its residual
-    converged: Array  # (k,) bool
-    sweeps: Array  # () int32, forward and back again
+    Attributes:
+      log_singular_values: (k,) nats, descending.
+      left: (N, k), column i is the i-th left singular vector.
+      right: (N, k), column i is the i-th right singular vector.
+      change: (k,) nats, how far each value moved between the last two convergence
+        checks.
+      error: (k,) nats, estimated error: the residual bound, or the difference between
+        forward and backward values if that is larger; inf where rounding decides.
+      converged: (k,) bool, whether the error is within the tolerance.
+      sweeps: () int32, forward and backward passes together count as one.
+    """
+
+    log_singular_values: Array
+    left: Array
+    right: Array
+    change: Array
+    error: Array
+    converged: Array
+    sweeps: Array
 
 
 def leading_spectrum(
@@ -158,7 +165,7 @@ def leading_spectrum(
       >>> import jax.numpy as jnp, vgjax
       >>> shear = jnp.array([[0.5, 1.0], [0.0, 0.5]])
       >>> step = lambda h, x: (shear @ h, None)
-      >>> found = vgjax.lyapunov.leading_spectrum(step, jnp.ones(2), k=1, length=400)
+      >>> found = vgjax.spectra.leading_spectrum(step, jnp.ones(2), k=1, length=400)
       >>> found.log_singular_values.round(1), bool(found.converged.all())
       (Array([-270.6], dtype=float32), True)
     """
@@ -172,7 +179,7 @@ def leading_spectrum(
     c = math.isqrt(lag - 1) + 1
     if checkpoint_every is not None:
         c = _checks.whole(checkpoint_every, "checkpoint_every", 1, T)
-    N, block = measured.N, k + _SPARE
+    N, block = measured.N, k + OVERSAMPLING
     basis = random_basis(N, block, measured.product_dtype) if block < N else None
     found = _leading_spectrum(
         measured, basis, tol, k=k, lag=lag, c=min(c, lag), max_sweeps=max_sweeps
@@ -215,12 +222,12 @@ def _warn_of_doubt(found: LeadingSpectrum, max_sweeps: int) -> None:
 def _leading_spectrum(system: System, basis, tol, *, k, lag, c, max_sweeps):
     system = system.last(lag)
     dtype = system.product_dtype
-    tol = _DEFAULT_TOL * float(jnp.finfo(dtype).eps) ** 0.5 if tol is None else tol
+    tol = LEADING_TOL * float(jnp.finfo(dtype).eps) ** 0.5 if tol is None else tol
     if basis is None:
         return _from_the_product(system, k, tol)
     basis = varying_like(basis, system)
     roundoff = lag * roundoff_per_step(dtype)
-    found = _search(sweeps(system, c), basis, k, tol, max_sweeps, roundoff)
+    found = search(sweeps(system, c), basis, k, tol, max_sweeps, roundoff)
     found = _forward_only(found)
     return LeadingSpectrum(
         found.log_singular_values[:k],
@@ -233,142 +240,8 @@ def _leading_spectrum(system: System, basis, tol, *, k, lag, c, max_sweeps):
     )
 
 
-class _Search(NamedTuple):
-    """Where the sweeps are."""
-
-    found: LeadingSpectrum  # as of the last look, of all of the block
-    error: Array  # (b,) nats, what values may be short of, as of that look
-    is_settled: Array  # (b,) bool, whether more sweeps would only repeat it
-    space: Krylov  # from the block of that look on
-    at: Array  # () int32, the block of the space that is swept next; 0 is looked at
-    size: Array  # () int32, how many blocks the space is to have
-    collects: Array  # () bool, whether it is to have more than one
-
-
-def _search(sweep, basis: Array, k: int, tol: float, max_sweeps: int, roundoff: float):
-    """Sweep until the first k values have converged.
-
-    `roundoff`, in nats, is by how much values may differ there and back.
-    """
-    b = basis.shape[1]
-    most = min(len(basis) // b, _krylov.MOST)
-
-    def is_moving(search: _Search) -> Array:
-        found = search.found
-        known = ~jnp.any(jnp.isnan(found.log_singular_values))
-        is_settled = jnp.all(search.is_settled[:k])
-        return known & ~is_settled & (found.sweeps < max_sweeps)
-
-    def advance(search: _Search) -> _Search:
-        block = _krylov.block_at(search.space, search.at, b)
-        seen = sweep(block)
-        svd = seen.back
-        looked = _looked(search, block, seen, k, most, tol, roundoff)
-        search = _where(search.at == 0, looked, search)
-        search = search._replace(
-            found=search.found._replace(sweeps=search.found.sweeps + 1),
-            space=_krylov.swept(search.space, search.at, svd),
-        )
-        return varying_like(_with_next_block(search, svd.right, most), basis)
-
-    unknown = jnp.full(b, jnp.inf, basis.dtype)
-    never = jnp.zeros(b, bool)
-    start = LeadingSpectrum(
-        unknown, basis, basis, unknown, unknown, never, jnp.int32(0)
-    )
-    space = _krylov.space_of(basis, most)
-    first_size = jnp.int32(min(most, _krylov.FEWEST))
-    at, collects = jnp.int32(0), jnp.zeros((), bool)
-    search = _Search(start, unknown, never, space, at, first_size, collects)
-    search = varying_like(search, basis)
-    return jax.lax.while_loop(is_moving, advance, search).found
-
-
-def _looked(
-    search: _Search,
-    block: Array,
-    seen: Sweep,
-    k: int,
-    most: int,
-    tol: float,
-    roundoff: float,
-) -> _Search:
-    """Say how good the values of a block are, and how to go on."""
-    there, svd, decided = seen
-    left, values, right = svd
-    old = search.found.log_singular_values
-    same = values == old  # also -inf and -inf
-    error = jnp.where(jnp.isneginf(values) & same, 0, _error(block, svd))
-    # Values there are below those back by their error; by more only if round-off, which
-    # is not the same both ways, grew to be what they are made of.
-    apart = jnp.where(values == there, 0, jnp.abs(values - there))
-    eps = float(jnp.finfo(values.dtype).eps)
-    is_lost = ~(apart <= error + tol + roundoff + _ULPS * eps * jnp.abs(there))
-    decided = decided & ~jnp.isneginf(values)
-    is_lost = is_lost | decided
-    known = jnp.where(is_lost, jnp.maximum(apart, error), error)
-    change = jnp.where(same, 0, jnp.abs(values - old))
-    # What is lost may go on falling, to -inf.
-    is_settled = (error <= tol) & (~is_lost | (change <= tol))
-    found = LeadingSpectrum(
-        values,
-        left,
-        right,
-        change=change,
-        error=jnp.where(decided & ~jnp.isnan(values), jnp.inf, known),
-        converged=is_settled & ~is_lost,
-        sweeps=search.found.sweeps,
-    )
-
-    crawls = jnp.any((~is_settled & (error > _CRAWL * search.error))[:k])
-    # In the space there is one scale for all, and the smallest must have digits left.
-    is_even = values[0] - values[-1] < -math.log(eps) / 3
-    collects = (search.collects | crawls) & is_even
-    size = jnp.where(search.collects & crawls, 2, 1) * search.size
-    size = jnp.minimum(size, most)
-    return _Search(found, error, is_settled, search.space, search.at, size, collects)
-
-
-def _error(block: Array, svd: LogSVD) -> Array:
-    r"""(b,) nats, what the values of a block may be short of, by its residuals.
-
-    Of values and vectors of $\Phi^T \Phi$: the residual, relative, is the part of what
-    a sweep makes of a vector that is outside of the block.
-    """
-    _, values, right = svd
-    outside = right - matmul(block, matmul(block.T, right))
-    residual = jnp.linalg.norm(outside, axis=0)
-    # To the last value of the block, which stands for all that are outside.
-    gap = -jnp.expm1(2 * (values[-1] - values))
-    error = residual * jnp.where(gap > residual, residual / gap, 1) / 2
-    return jnp.where(jnp.isneginf(values), jnp.inf, error)
-
-
-def _with_next_block(search: _Search, right: Array, most: int) -> _Search:
-    """Put what a sweep led to behind the other blocks, or begin a new space."""
-    space, at, b = search.space, search.at, right.shape[1]
-    if most == 1:
-        return search._replace(space=_krylov.space_of(right, most))
-    is_full = search.collects & (at == search.size - 1)
-    is_growing = search.collects & ~is_full
-    following = jax.lax.cond(
-        any_in_batch(is_full),
-        lambda space: jnp.where(is_full, _krylov.best(space, b), right),
-        lambda _: right,
-        space,
-    )
-    fresh = _krylov.space_of(following, most)
-    space = jax.lax.cond(
-        any_in_batch(is_growing),
-        lambda s: _where(is_growing, _krylov.extended(s, at, right), fresh),
-        lambda _: fresh,
-        space,
-    )
-    return search._replace(space=space, at=jnp.where(is_growing, at + 1, 0))
-
-
 @jax.custom_jvp
-def _forward_only(found: LeadingSpectrum) -> LeadingSpectrum:
+def _forward_only(found: Estimate) -> Estimate:
     """The same, with one sentence where it is differentiated in reverse mode."""
     return found
 
@@ -391,10 +264,6 @@ def _refuse_reverse(*_):
         "vgjax.jacobian_spectrum has a reverse-mode derivative."
     )
     raise TypeError(msg)
-
-
-def _where(flag: Array, a, b):
-    return jax.tree.map(lambda x, y: jnp.where(flag, x, y), a, b)
 
 
 def _from_the_product(system: System, k: int, tol: float) -> LeadingSpectrum:
@@ -421,7 +290,7 @@ def _from_the_product(system: System, k: int, tol: float) -> LeadingSpectrum:
     change = jnp.where(jnp.isnan(values[:k]), jnp.nan, jnp.zeros(k, dtype))
     # No sweep would make it better, so what eps of a value is counts as none.
     size = jnp.where(jnp.isfinite(values[:k]), jnp.abs(values[:k]), 0)
-    converged = error <= tol + _ULPS * eps * size
+    converged = error <= tol + VALUE_ULPS * eps * size
     if dtype == jnp.float32:  # few of whose values are known to `tol`
         converged = jnp.isfinite(error)
     return LeadingSpectrum(

@@ -11,7 +11,7 @@ import systems
 from flax import nnx
 
 import vgjax
-from vgjax import lyapunov, steps
+from vgjax import spectra, steps
 
 
 def driven(h, A):
@@ -32,7 +32,7 @@ def network(N=6, T=60, gain=1.2, dtype=float):
 
 def of_chain(A, **options):
     A = jnp.asarray(A)
-    return lyapunov.leading_spectrum(driven, jnp.zeros(A.shape[1]), A, **options)
+    return spectra.leading_spectrum(driven, jnp.zeros(A.shape[1]), A, **options)
 
 
 @pytest.mark.float64
@@ -67,7 +67,7 @@ def test_scales_far_beyond_floats_are_kept_apart():
 @pytest.mark.parametrize("options", [{}, {"lag": 37}, {"checkpoint_every": 7}])
 def test_values_and_vectors_are_those_of_the_propagator(options):
     step, h, x = network(N=14, T=45, gain=2.5)
-    found = lyapunov.leading_spectrum(step, h, x, k=3, **options)
+    found = spectra.leading_spectrum(step, h, x, k=3, **options)
     J = np.asarray(vgjax.state_jacobians(step, h, x))[-options.get("lag", 45) :]
     Phi = functools.reduce(lambda P, A: A @ P, J)
     U, S, Vt = np.linalg.svd(Phi)
@@ -83,7 +83,7 @@ def test_values_and_vectors_are_those_of_the_propagator(options):
 
 def test_all_of_a_small_spectrum_agrees_with_the_exact_one(dtype, tolerance):
     step, h, x = network(dtype=dtype)
-    found = lyapunov.leading_spectrum(step, h, x, k=6)
+    found = spectra.leading_spectrum(step, h, x, k=6)
     exact = vgjax.jacobian_spectrum(step, h, x, every=60).log_singular_values[0]
     # N <= k + 8: the same product, read at its end instead of at a record.
     assert found.sweeps == 0
@@ -127,7 +127,7 @@ def test_leading_values_of_128_numbers_of_state_agree_with_the_exact_ones():
     cell = nnx.LSTMCell(2, 64, dtype=float, param_dtype=float, rngs=nnx.Rngs(1))
     carry = (jnp.zeros(64), jnp.zeros(64))
     x = jnp.asarray(np.random.default_rng(1).standard_normal((100, 2)))
-    found = lyapunov.leading_spectrum(cell, carry, x, k=8)
+    found = spectra.leading_spectrum(cell, carry, x, k=8)
     exact = vgjax.jacobian_spectrum(cell, carry, x, every=100).log_singular_values[0]
     np.testing.assert_allclose(found.log_singular_values, exact[:8], atol=1e-8)
     assert found.converged.all()
@@ -164,7 +164,7 @@ def test_annihilated_directions_read_minus_infinity(dtype):
     W = jnp.diag(jnp.asarray([2.0, 0.5, 0.0, 0.0], dtype))
     W = W.at[0, 1].set(3.0)
     step = steps.from_function(lambda W, h, x: (W @ h, x), W)
-    found = lyapunov.leading_spectrum(step, jnp.zeros(4, dtype), k=4, length=20)
+    found = spectra.leading_spectrum(step, jnp.zeros(4, dtype), k=4, length=20)
     assert np.isneginf(found.log_singular_values).tolist() == [False] * 2 + [True] * 2
     assert found.converged.all()
     exact = vgjax.theory.power_spectrum(W, [20]).log_singular_values[0]
@@ -203,7 +203,7 @@ def test_same_values_under_jit_and_vmap():
     @jax.vmap
     def measure(gain):
         step = steps.from_function(tanh_cell, gain * jnp.eye(12) + 0.1)
-        return lyapunov.leading_spectrum(step, h, x, k=2).log_singular_values
+        return spectra.leading_spectrum(step, h, x, k=2).log_singular_values
 
     together = measure(jnp.asarray([0.5, 1.0, 2.0]))
     for gain, values in zip([0.5, 1.0, 2.0], together, strict=True):
@@ -226,7 +226,7 @@ def test_nearly_equal_values_converge_at_the_root_of_their_gap():
     N, k, spacing = 200, 2, 2e-3
     rates = spacing * jnp.arange(N, dtype=float)
     step = steps.from_function(lambda d, h, x: (jnp.exp(-d) * h, x), rates)
-    found = lyapunov.leading_spectrum(step, jnp.ones(N), k=k, length=1)
+    found = spectra.leading_spectrum(step, jnp.ones(N), k=k, length=1)
     np.testing.assert_allclose(found.log_singular_values, -rates[:k], atol=1e-9, rtol=0)
     assert found.converged.all()
     # Subspace iteration alone: e^-4g a sweep, g to the first value left out.
@@ -260,7 +260,7 @@ def test_a_value_that_begins_to_move_only_after_many_sweeps_is_waited_for():
     n = np.random.default_rng(1).standard_normal(512)
     n = jnp.asarray(n / np.linalg.norm(n), jnp.float32)
     step = steps.from_function(outlier, (n, jnp.float32(np.expm1(1 / 100))))
-    found = lyapunov.leading_spectrum(step, jnp.zeros_like(n), k=1, length=100)
+    found = spectra.leading_spectrum(step, jnp.zeros_like(n), k=1, length=100)
     assert abs(found.log_singular_values[0] + 99) < 0.01
     assert found.sweeps > 3
 
@@ -270,7 +270,7 @@ def test_a_slow_value_far_below_the_largest_keeps_its_digits():
     # In a space of blocks, where one scale serves all, it would be buried.
     rates = np.concatenate([[0, 10, 20], 30 + 0.03 * np.arange(57)])
     step = steps.from_function(lambda d, h, x: (jnp.exp(-d) * h, x), jnp.asarray(rates))
-    found = lyapunov.leading_spectrum(step, jnp.ones(60), k=4, length=1)
+    found = spectra.leading_spectrum(step, jnp.ones(60), k=4, length=1)
     np.testing.assert_allclose(found.log_singular_values, -rates[:4], atol=1e-9, rtol=0)
     assert found.converged.all()
 
@@ -282,7 +282,7 @@ def test_small_changes_that_grow_are_not_taken_for_an_end(g):
     step = steps.from_function(
         outlier, (jnp.asarray(n / np.linalg.norm(n)), np.expm1(g))
     )
-    found = lyapunov.leading_spectrum(step, jnp.zeros(200), k=1, length=1)
+    found = spectra.leading_spectrum(step, jnp.zeros(200), k=1, length=1)
     # After two sweeps 99 % of it is missed, and the change is below 1e-11.
     np.testing.assert_allclose(found.log_singular_values, g - 1, atol=1e-9)
     assert found.converged.all()
@@ -297,7 +297,7 @@ def test_a_cluster_beside_a_gap_is_not_taken_for_one_value(width):
     step = steps.from_function(
         lambda d, h, x: (jnp.exp(d) * h, x), jnp.asarray(np.concatenate(d))
     )
-    found = lyapunov.leading_spectrum(step, jnp.ones(200), k=1, length=1)
+    found = spectra.leading_spectrum(step, jnp.ones(200), k=1, length=1)
     np.testing.assert_allclose(found.log_singular_values, 0, atol=1e-9)
     assert found.converged.all()
 
@@ -305,7 +305,7 @@ def test_a_cluster_beside_a_gap_is_not_taken_for_one_value(width):
 @pytest.mark.float64
 def test_round_off_of_a_long_product_does_not_keep_sweeps_going():
     step, h, x = network(N=40, T=200, gain=2.5)
-    found = lyapunov.leading_spectrum(step, h, x, k=20)
+    found = spectra.leading_spectrum(step, h, x, k=20)
     exact = vgjax.jacobian_spectrum(step, h, x, every=200).log_singular_values[0]
     np.testing.assert_allclose(found.log_singular_values, exact[:20], atol=1e-9)
     assert found.converged.all()
@@ -329,14 +329,14 @@ def test_what_overtakes_from_below_round_off_does_not_converge(down, up, T):
         return Q @ (jnp.exp(x) * (Q.T @ h)), None
 
     with pytest.warns(RuntimeWarning, match="1 of 1 leading .* (lost|not converged)"):
-        found = lyapunov.leading_spectrum(
+        found = spectra.leading_spectrum(
             scaling_turned, jnp.ones(12), jnp.asarray(x), k=1, max_sweeps=20
         )
     assert abs(found.log_singular_values[0] - (up - down) * T) > 1
     assert found.error[0] > 1
     # And in any order that can be told, it does.
     x[:T, 0] = 0.5
-    found = lyapunov.leading_spectrum(scaling, jnp.ones(12), jnp.asarray(x), k=1)
+    found = spectra.leading_spectrum(scaling, jnp.ones(12), jnp.asarray(x), k=1)
     np.testing.assert_allclose(found.log_singular_values, (up + 0.5) * T, rtol=1e-12)
     assert found.converged.all()
 
@@ -356,7 +356,7 @@ def test_memory_is_of_a_few_blocks_and_no_jacobian_or_history():
 
     def measure(d, x):
         step = steps.from_function(lambda d, h, x: (jnp.tanh(d * h + x), None), d)
-        return lyapunov.leading_spectrum(step, d, x, k=k, length=T)
+        return spectra.leading_spectrum(step, d, x, k=k, length=T)
 
     given = [jax.ShapeDtypeStruct(shape, float) for shape in ((N,), (T, 1))]
     used = jax.jit(measure).lower(*given).compile().memory_analysis()
@@ -381,6 +381,6 @@ BAD = [
 @pytest.mark.parametrize(("options", "error", "match"), BAD)
 def test_wrong_options_are_refused_by_name(options, error, match):
     with pytest.raises(error, match=match):
-        lyapunov.leading_spectrum(
+        spectra.leading_spectrum(
             lambda h, _: (h, None), jnp.ones(3), length=10, **options
         )

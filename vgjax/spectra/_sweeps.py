@@ -7,31 +7,31 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._layout import Point
-from vgjax._linalg import any_in_batch, matmul, varying_like
-from vgjax._system import System
-from vgjax.lyapunov._growth import (
+from vgjax._frames import (
     Chain,
     Push,
     Reading,
     chunked_times,
     first_block,
-    grow,
     input_at,
     no_leaks,
 )
+from vgjax._layout import Point
+from vgjax._linalg import any_in_batch, matmul, varying_like
+from vgjax._qr_interval import adaptive_steps
+from vgjax._system import System
+from vgjax._tolerances import (
+    SWEEP_ROUNDOFF,
+)
 from vgjax.products import GradedProduct, LogSVD, identity, log_singular_values, push
 from vgjax.products.singular import vectors_of
-
-# As a power of eps: 1e-11 in float64, 1e-5 in float32.
-_ERROR = 0.7
 
 
 class Sweep(NamedTuple):
     """What a sweep found of a product Phi, from a block V."""
 
-    there: Array  # (k,) nats, of Phi V, descending; right singular vectors are in V
-    back: LogSVD  # of Q Q^T Phi, with Q the image Phi V made orthonormal
+    forward: Array  # (k,) nats, of Phi V, descending; right singular vectors are in V
+    backward: LogSVD  # of Q Q^T Phi, with Q the image Phi V made orthonormal
     decided: Array  # (k,) bool, whether rounding decided where a vector turned to
 
 
@@ -46,8 +46,8 @@ class _Road(NamedTuple):
 def sweeps(system: System, c: int) -> Callable[[Array], Sweep]:
     """Make ``sweep(V) -> Sweep`` of the product Phi of T steps, V an (N, k) block.
 
-    Values on the way back are those on the way there or larger, and none is above those
-    of Phi: but for round-off, which is not the same both ways.
+    Backward values are those forward or larger, and none is above those of Phi, up to
+    round-off, which is not the same both ways.
     """
     times = chunked_times(system.T, c)
     start = varying_like(system.start, system)
@@ -59,18 +59,18 @@ def sweeps(system: System, c: int) -> Callable[[Array], Sweep]:
     road = road._replace(starts=jax.lax.scan(advance, start, times)[1])
 
     def sweep(V: Array) -> Sweep:
-        # There and back in one loop, so that each is compiled once.
-        def half(V, is_back):
-            basis, product, decided = _carried(road, V, is_back)
+        # Forward and backward in one loop, so that each is compiled once.
+        def half(V, is_backward):
+            basis, product, decided = _carried(road, V, is_backward)
             return basis, (basis, product, decided)
 
         V = varying_like(V, system)
         _, (bases, products, decided) = jax.lax.scan(half, V, jnp.array([False, True]))
-        there, values = jax.lax.map(log_singular_values, products)
+        forward, values = jax.lax.map(log_singular_values, products)
         Q, basis = bases
         A, B = vectors_of(jax.tree.map(lambda a: a[1], products))
         svd = LogSVD(matmul(Q, B), values, matmul(basis, A))
-        return Sweep(there, svd, jnp.any(decided, axis=0))
+        return Sweep(forward, svd, jnp.any(decided, axis=0))
 
     return sweep
 
@@ -89,7 +89,7 @@ def _points(road: _Road, at: Point, times: Array) -> tuple[Point, Point]:
 
 
 def _carried(
-    road: _Road, V: Array, is_back: Array
+    road: _Road, V: Array, is_backward: Array
 ) -> tuple[Array, GradedProduct, Array]:
     """Return basis and triangle of the product, or its transpose, times a block.
 
@@ -106,12 +106,12 @@ def _carried(
         def pushed(V):
             return varying_like(road.system.push(at, x, V)[1], V, road.system)
 
-        return (), jax.lax.cond(is_back, pulled, pushed, V)
+        return (), jax.lax.cond(is_backward, pulled, pushed, V)
 
     chain = _with_triangles(push_at, V)
 
     def turned(a):
-        return jnp.where(is_back, a[::-1], a)
+        return jnp.where(is_backward, a[::-1], a)
 
     def along(block_and_product, chunk):
         block, product = block_and_product
@@ -120,7 +120,7 @@ def _carried(
         points, times = jax.tree.map(turned, (points, times))
         active = times >= 0 if _is_padded(road) else None
         allowed = times.size * roundoff_per_step(V.dtype)
-        block, kept = grow(chain, block, (points, times), active, allowed)
+        block, kept = adaptive_steps(chain, block, (points, times), active, allowed)
         return (block, _extended(product, *kept)), None
 
     block = first_block((), V)._replace(leaks=no_leaks(V.shape[1], V.dtype))
@@ -161,4 +161,4 @@ def _is_padded(road: _Road) -> bool:
 
 def roundoff_per_step(dtype: jnp.dtype) -> float:
     """Return what round-off may add to the log of a pivot at each step, nats."""
-    return float(jnp.finfo(dtype).eps) ** _ERROR
+    return float(jnp.finfo(dtype).eps) ** SWEEP_ROUNDOFF
