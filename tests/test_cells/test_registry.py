@@ -149,10 +149,3 @@ def test_names_are_in_one_order_whichever_file_is_imported_first():
     assert tuple(done.stdout.split()) == cells.names()
     # Of several names of one class the upper decorator's comes first.
     assert cells.names()[:3] == ("linear", "tanh", "relu")
-
-
-def test_dir_has_public_names_and_nothing_else():
-    assert "Recurrent" in dir(cells)
-    assert not [name for name in dir(cells) if name.startswith("_")]
-    for name in dir(cells):
-        assert callable(getattr(cells, name))

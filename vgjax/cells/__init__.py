@@ -13,7 +13,12 @@ first touch of a cell loads Flax.
 from typing import TYPE_CHECKING, Any
 
 from vgjax.cells import _registry
-from vgjax.cells._registry import about, build, is_over_depth, names, options
+from vgjax.cells._registry import About as About
+from vgjax.cells._registry import about as about
+from vgjax.cells._registry import build as build
+from vgjax.cells._registry import is_over_depth as is_over_depth
+from vgjax.cells._registry import names as names
+from vgjax.cells._registry import options as options
 
 if TYPE_CHECKING:
     from vgjax.cells._attention import *  # noqa: F403
@@ -25,11 +30,14 @@ if TYPE_CHECKING:
     from vgjax.cells._timescales import *  # noqa: F403
     from vgjax.cells._unitary import *  # noqa: F403
 
-__all__ = ["about", "build", "is_over_depth", "names", "options"]
+_OTHERS = ("About", "about", "build", "is_over_depth", "names", "options")
 
 
 def __getattr__(name: str) -> Any:
-    # Python asks for dunders of every module; no class has such a name.
+    # Not a list, in which every new class would have to be named again.
+    if name == "__all__":
+        return __dir__()
+    # Python asks for other dunders of every module, which need not load Flax.
     if not name.startswith("_") and name in _registry.classes():
         return _registry.classes()[name]
     msg = f"module {__name__!r} has no attribute {name!r}"
@@ -37,4 +45,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_registry.classes()])
+    return sorted([*_OTHERS, *_registry.classes()])

@@ -17,3 +17,7 @@ from vgjax.steps._adapters import from_equinox, from_function, from_linen
 from vgjax.steps._exact import exact
 
 __all__ = ["exact", "from_equinox", "from_function", "from_linen"]
+
+
+def __dir__() -> list[str]:
+    return __all__
