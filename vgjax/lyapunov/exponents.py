@@ -257,7 +257,9 @@ def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
 
     # Sum up what came after the burn-in.
     counts = jnp.sum(active[-R:], axis=1, dtype=jnp.int32)
-    is_noise = jnp.any(noise[-R:], axis=0) | end.leaks.decided
+    is_noise = jnp.any(noise[-R:], axis=0)
+    if end.leaks is not None:
+        is_noise = is_noise | end.leaks.decided
     return _summary(growth[-R:], is_noise, counts, qr_every, end.basis)
 
 

@@ -146,7 +146,7 @@ def product_spectrum(
       Carlo (Loh et al., Phys. Rev. B 41, 9301 (1990); Bauer, SciPost Phys. Core 2, 11
       (2020)). Here U and T come from an elimination with pivots, an LU factorisation.
       Scales as integers, sorting, sweeping and decoupling are derived in
-      tests/README.md.
+      docs/numerics.md.
 
     Examples:
       >>> import jax.numpy as jnp
