@@ -1,215 +1,28 @@
-"""What vgjax costs, as ratios to what a user would do instead, and how exact it is.
+"""The worst error of each family of products and activations, beside its bound."""
 
-    scripts/bench               the tables of speed and memory, about fifteen minutes
-    scripts/bench --accuracy    worst errors beside their bounds, about ten minutes
-    scripts/bench --errors      what `Spectrum.error` promises, on 556 networks and
-                                chains, and its cost; exits with 1 where it fails
-    scripts/bench --against C   this tree's calls as ratios to those of commit C
-    scripts/bench --toy         speed, memory and errors at toy size, to see that they
-                                run; with --against or --errors that table, smaller
-
-Times are medians of several warm calls, after `block_until_ready`, in one process per
-setting of OPENBLAS_NUM_THREADS; those of leading spectra are first calls. Only ratios
-are meant to be compared.
-"""
-
-import argparse
-import json
-import os
-import platform
-import sys
 import time
-from functools import partial
-from pathlib import Path
 
-import bench_against
-import bench_certified
-import bench_errors
-import bench_first_answers
-import bench_through_time
-from _measure import call, in_turn, peak_memory, start
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from ._measure import alone, start
+from ._table import Bounded, Table
 
 
-def main():
-    """Run the tables asked for, each in processes of its own."""
-    # Or, in a pipe, headings would come after the lines of the processes under them.
-    sys.stdout.reconfigure(line_buffering=True)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--accuracy", action="store_true", help="errors, not times")
-    parser.add_argument("--against", metavar="COMMIT", help="calls of two commits")
-    parser.add_argument("--errors", action="store_true", help="Spectrum.error, held")
-    parser.add_argument(
-        "--truth", metavar="FOLDER", help="where --errors keeps what the oracle found"
-    )
-    parser.add_argument("--toy", action="store_true", help="small sizes; errors, too")
-    parser.add_argument("--part", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.part:
-        name, *arguments = json.loads(options.part)
-        PARTS[name](*arguments)
-        return
-    if options.against:
-        bench_against.report(options.against, options.toy)
-        return
-    if options.errors:
-        bench_errors.report(options.toy, options.truth)
-        return
-    if not options.accuracy:
-        report_machine()
-        report_ratios(options.toy)
-        bench_first_answers.report(options.toy)
-        report_memory(options.toy)
-        bench_through_time.report(options.toy)
-        bench_certified.report(options.toy)
-    if options.accuracy or options.toy:
-        call("accuracy", options.toy, threads="1")
-
-
-def report_machine():
-    import jax
-
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, jax {jax.__version__}, "
-        f"{jax.devices()[0].device_kind}, float64\n"
-    )
-
-
-# Speed ---------------------------------------------------------------------------
-
-
-def report_ratios(toy):
-    sizes = [8] if toy else [16, 32, 64, 128, 256]
-    T = 20 if toy else 200
-    for threads in ("1", None):
-        print(f"OPENBLAS_NUM_THREADS={threads or 'default'}, tanh chain, T = {T}")
-        print(
-            "    N   multiply, SVD   ratios to it:   SVDs in      exact,     exact,   "
-            "QR chain\n"
-            "         us per step                  one batch  every step  every 10     "
-            "alone"
-        )
-        for N in sizes:
-            call("ratios", N, T, threads=threads)
-        print("        aim for `exact, every step`: 1.5\n", flush=True)
-
-
-def ratios(N, T):
-    jax = start()
-    import jax.numpy as jnp
-    import systems
-
-    import vgjax
-
-    chain = jnp.asarray(systems.tanh_chain(1, N, 1.2, T))
-    eye = jnp.eye(N)
-
-    def log_svd(product):
-        return jnp.log(jnp.linalg.svd(product, compute_uv=False))
-
-    def naive(chain):
-        def step(product, J):
-            product = J @ product
-            return product, log_svd(product)
-
-        return jax.lax.scan(step, eye, chain)[1]
-
-    def batched(chain):
-        def step(product, J):
-            product = J @ product
-            return product, product
-
-        return log_svd(jax.lax.scan(step, eye, chain)[1])
-
-    def naive_tenth(chain):
-        def step(product, factors):
-            product = jax.lax.scan(lambda p, J: (J @ p, None), product, factors)[0]
-            return product, log_svd(product)
-
-        return jax.lax.scan(step, eye, chain.reshape(-1, 10, N, N))[1]
-
-    def qr_chain(chain):
-        def step(Q, J):
-            Q, R = jnp.linalg.qr(J @ Q)
-            return Q, jnp.log(jnp.abs(jnp.diagonal(R)))
-
-        return jax.lax.scan(step, eye, chain)[1]
-
-    exact = vgjax.products.product_spectrum
-    functions = [
-        jax.jit(naive),
-        jax.jit(batched),
-        exact,
-        lambda chain: exact(chain, every=10),
-        jax.jit(naive_tenth),
-        jax.jit(qr_chain),
-    ]
-    seconds = in_turn([partial(f, chain) for f in functions], 5 if N >= 128 else 11)
-    base, in_batch, every, tenth, base_tenth, chain_only = seconds
-    print(
-        f"{N:5d} {base / T * 1e6:13.0f} {in_batch / base:24.2f} {every / base:11.2f} "
-        f"{tenth / base_tenth:9.2f} {chain_only / base:10.2f}",
-        flush=True,
-    )
-
-
-def report_memory(toy):
-    N, lengths = (4, [20, 200]) if toy else (32, [1_000, 10_000, 100_000])
-    print(f"Peak memory of the process, tanh cell, N = {N}, 10 records (aim: flat)")
-    for T in lengths:
-        print(
-            f"    T = {T:7d} {call('memory', N, T, capture=True).strip()}", flush=True
-        )
-    print()
-
-
-def memory(N, T):
-    jax = start()
-    import jax.numpy as jnp
-    import systems
-
-    import vgjax
-
-    W = jnp.asarray(1.2 * systems.gaussian_chain(1, N, 1)[0])
-
-    def cell(W, h, x):
-        del x
-        h = jnp.tanh(W @ h)
-        return h, None
-
-    step = vgjax.cells.from_function(cell, W)
-
-    def run():
-        return vgjax.jacobian_spectrum(step, jnp.ones(N), length=T, every=T // 10)
-
-    jax.block_until_ready(run())
-    print(f"{peak_memory():8.0f} MB")
-
-
-# Accuracy ------------------------------------------------------------------------
+def report(toy):
+    """Print one table; return how many bounds are missed."""
+    return alone(accuracy, toy, threads="1")
 
 
 def accuracy(toy):
     start()
     began = time.perf_counter()
-    print("family                                              worst error      bound")
-    missed = 0
-    for name, bound, measure in families(toy):
-        error = measure()
-        missed += not error <= bound
-        print(
-            f"{name:50s} {error:12.1e} {bound:10.0e}  "
-            f"{'' if error <= bound else 'MISSED'}",
-            flush=True,
-        )
-    print(
-        f"\n{missed} bounds missed; worst over all i and recorded times, nats or eps"
-        f" ({time.perf_counter() - began:.0f} s)"
+    table = Table(
+        "Worst over all i and recorded times, nats or eps",
+        {"family": "50s", "worst error": "8.1e"},
     )
-    if missed:
-        sys.exit(1)
+    for name, bound, measure in families(toy):
+        table.row(name, Bounded(measure(), bound))
+    seconds = time.perf_counter() - began
+    print(f"\n{table.missed} bounds missed ({seconds:.0f} s)")
+    return table.missed
 
 
 def families(toy):
@@ -442,16 +255,3 @@ def activations(toy):
                 name = f"{function}{mark}, {dtype}, eps of its largest term"
                 given = (function, dtype, order)
                 yield name, 4, lambda given=given: max(test_activations.errors(*given))
-
-
-PARTS = {f.__name__: f for f in (ratios, memory, accuracy)}
-for module in (
-    bench_certified,
-    bench_errors,
-    bench_first_answers,
-    bench_through_time,
-):
-    PARTS |= {f.__name__: f for f in module.PARTS}
-
-if __name__ == "__main__":
-    main()
