@@ -27,7 +27,7 @@ def bench(monkeypatch):
 def test_a_table_aligns_its_columns_and_ends_rows_with_verdicts(bench, capsys):
     table = bench("_table")
     bounded = table.Bounded
-    printed = table.Table("Times", {"case": "6s", "lines of\ncode": "6d", "s": "8.2f"})
+    printed = table.Table("Times", "case 6s | lines of\ncode 6d | s 8.2f")
     printed.row("stack", 1234, bounded(1.5, 2))
     printed.row("gru", None, bounded(3.0, 2))
     printed.row("lstm", bounded(7, 10, least=True), 0.25)
@@ -72,9 +72,8 @@ def test_every_file_answers_a_question_that_can_be_asked_by_its_name(
     files = {path.stem for path in (FOLDER / "_bench").glob("[!_]*.py")}
     command = bench("__main__")
     assert {*command.QUESTIONS, "against"} == files
+    assert all(callable(bench(name).report) for name in files)
     monkeypatch.setattr(sys, "argv", ["bench", "speeed"])
     with pytest.raises(SystemExit):
-        command.parsed()
-    assert (
-        "no question is called 'speeed'; there are speed, " in capsys.readouterr().err
-    )
+        command.main()
+    assert "invalid choice: 'speeed'" in capsys.readouterr().err

@@ -67,11 +67,10 @@ def peak_memory():
 
 
 def start():
-    """Return jax in 64-bit mode."""
+    """Switch JAX to 64 bits."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    return jax
 
 
 def machine():

@@ -26,17 +26,18 @@ class Bounded(NamedTuple):
 class Table:
     """Rows under headings; bounds and verdicts end a row, in the columns' order."""
 
-    def __init__(self, title: str, columns: dict[str, str]):
-        """Print the title and the headings.
+    def __init__(self, title: str, columns: str):
+        r"""Print the title and the headings.
 
-        columns: a format with a width by heading, ``{"nats": "8.2f"}``. Headings may
-          have several lines.
+        columns: ``"N 5d | spread,\nnats 8.2f"``, headings, of several lines if need be,
+          each with a format that has a width.
         """
         self.missed = 0
         self._columns = []
-        headings = [heading.split("\n") for heading in columns]
+        split = [column.rsplit(" ", 1) for column in columns.split(" | ")]
+        headings = [heading.split("\n") for heading, _ in split]
         lines = max(map(len, headings))
-        for heading, form in zip(headings, columns.values(), strict=True):
+        for heading, (_, form) in zip(headings, split, strict=True):
             text = form.endswith("s")
             width = max(len(format("" if text else 0, form)), *map(len, heading))
             side = "<" if text and not form.startswith(">") else ">"

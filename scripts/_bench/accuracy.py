@@ -2,6 +2,15 @@
 
 import time
 
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import systems
+import test_activations
+from flax import nnx
+
+import vgjax
+
 from ._measure import alone, start
 from ._table import Bounded, Table
 
@@ -16,7 +25,7 @@ def accuracy(toy):
     began = time.perf_counter()
     table = Table(
         "Worst over all i and recorded times, nats or eps",
-        {"family": "50s", "worst error": "8.1e"},
+        "family 50s | worst error 8.1e",
     )
     for name, bound, measure in families(toy):
         table.row(name, Bounded(measure(), bound))
@@ -27,7 +36,6 @@ def accuracy(toy):
 
 def families(toy):
     """Name, bound and a function giving the worst error, in nats, of each family."""
-    import systems
 
     def against(chain, answer, **options):
         return lambda: worst(spectrum(chain, **options), answer)
@@ -72,42 +80,29 @@ def families(toy):
 
 
 def spectrum(chain, dtype="float64", **options):
-    import jax.numpy as jnp
-    import numpy as np
-
-    import vgjax
-
     found = vgjax.products.product_spectrum(jnp.asarray(chain, dtype), **options)
     return np.asarray(found.log_singular_values)
 
 
 def worst(found, answer):
     """Largest error; the answer an array of all rows, or {t: row} of an oracle."""
-    import numpy as np
-
     rows = answer.items() if isinstance(answer, dict) else enumerate(answer, start=1)
     return float(max(np.abs(found[t - 1] - row).max() for t, row in rows))
 
 
 def oracle(chain, digits):
-    import oracles
-
     T = len(chain)
     times = sorted({1, 2, 5, 10, T // 8, T // 4, T // 2, 3 * T // 4, T})
     return oracles.log_singular_values(chain, [t for t in times if t], digits)
 
 
 def cat_map(T):
-    import numpy as np
-
     chain = np.broadcast_to(np.array([[2.0, 1.0], [1.0, 1.0]]), (T, 2, 2))
     answer = 0.9624236501192069 * T * np.array([1, -1])
     return float(np.abs(spectrum(chain, every=T)[0] / answer - 1).max())
 
 
 def shear():
-    import numpy as np
-
     a, b, T = 0.9, 5.0, 200
     t = np.arange(1, T + 1)
     excess = np.arcsinh(t * b / a / 2)
@@ -116,8 +111,6 @@ def shear():
 
 
 def rank_one():
-    import numpy as np
-
     u, v = np.array([1.0, -2, 3, 0]), np.array([2.0, 1, 1, 5])
     found = spectrum(np.repeat(np.outer(u, v)[None], 100, 0))
     if not np.isneginf(found[:, 1:]).all():
@@ -128,19 +121,11 @@ def rank_one():
 
 
 def tanh_cell(N, gain, T):
-    import systems
-
     chain = systems.tanh_chain(1, N, gain, T)
     return worst(spectrum(chain), oracle(chain, 2600 if gain == 3 else 1200))
 
 
 def gated(kind, features, T):
-    import jax.numpy as jnp
-    import numpy as np
-    from flax import nnx
-
-    import vgjax
-
     cells = {"GRU": nnx.GRUCell, "LSTM": nnx.LSTMCell}
     options = {"dtype": jnp.float64, "param_dtype": jnp.float64, "rngs": nnx.Rngs(1)}
     cell = cells[kind](2, features, **options)
@@ -153,9 +138,6 @@ def gated(kind, features, T):
 
 
 def near_orthogonal():
-    import numpy as np
-    import systems
-
     rng = np.random.default_rng(3)
     chain = 0.99 * np.array([systems.orthogonal(rng, 16) for _ in range(1000)])
     answer = np.arange(1, 1001)[:, None] * np.log(0.99) * np.ones(16)
@@ -163,9 +145,6 @@ def near_orthogonal():
 
 
 def wide(N, T):
-    import numpy as np
-    import systems
-
     log_scales = np.broadcast_to(-8 * np.arange(N) / (N - 1), (T, N))
     chain, answer = systems.telescoping(4, log_scales)
     every = T // 50
@@ -174,11 +153,6 @@ def wide(N, T):
 
 
 def long_chain(T):
-    import jax.numpy as jnp
-    import numpy as np
-
-    import vgjax
-
     # Triangular, so that the determinants of its leading blocks, and with them the sums
     # of log values once they are far apart, are known; the correction is of high order.
     diagonal = np.array([1.01, 0.97, 0.9, 0.8])
@@ -191,8 +165,6 @@ def long_chain(T):
 
 
 def unit_eigenvectors(W):
-    import numpy as np
-
     values, right = np.linalg.eig(W)
     right = right[:, np.argsort(-np.abs(values))].real
     return np.linalg.inv(right), right
@@ -200,7 +172,6 @@ def unit_eigenvectors(W):
 
 def volume_corrections(left, right):
     """Limit of log sigma_i(W^t) - t log|lambda_i|, from the volumes of eigenvectors."""
-    import numpy as np
 
     def log_volume(vectors):
         return np.linalg.slogdet(vectors.T @ vectors)[1] / 2
@@ -213,9 +184,6 @@ def volume_corrections(left, right):
 
 
 def shifted():
-    import numpy as np
-    import systems
-
     chain = systems.tanh_chain(3, 6, 1.2, 50)
     before = spectrum(chain)
     errors = []
@@ -228,9 +196,6 @@ def shifted():
 
 
 def saturated(gain, backwards):
-    import numpy as np
-    import systems
-
     chain = systems.tanh_chain(1, 8, gain, 40)
     if backwards:
         chain = np.swapaxes(chain[::-1], 1, 2)
@@ -238,17 +203,12 @@ def saturated(gain, backwards):
 
 
 def single(dtype, T):
-    import numpy as np
-    import systems
-
     chain = systems.tanh_chain(1, 16, 1.2, T).astype(np.float32)
     return worst(spectrum(chain, dtype), oracle(chain, 1200))
 
 
 def activations(toy):
     """Derivatives of the activations on the grids of their tests, in eps, not nats."""
-    import test_activations
-
     for dtype in ("float32", "float64"):
         for function in ("tanh",) if toy else test_activations.REACH:
             for order, mark in ((1, "'"), (2, "''")):

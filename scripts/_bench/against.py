@@ -41,7 +41,7 @@ def report(commit, toy):
 def _report_warm(other, commit, toy):
     table = Table(
         f"Warm calls, float64, milliseconds, and ratios to {commit}:",
-        {"call": "22s", "there": "8.2f", "here": "8.2f", "ratio": "6.2f"},
+        "call 22s | there 8.2f | here 8.2f | ratio 6.2f",
     )
     with process(_look_in, other) as there, process(_look_in, ROOT) as here:
 
@@ -62,7 +62,7 @@ def _report_warm(other, commit, toy):
 def _report_first(other, commit, toy):
     table = Table(
         f"First calls in fresh processes, seconds, and ratios to {commit}:",
-        {"case": "10s", "there": "8.2f", "here": "8.2f", "ratio": "6.2f"},
+        "case 10s | there 8.2f | here 8.2f | ratio 6.2f",
     )
     for case in FIRST:
         times = [

@@ -2,6 +2,12 @@
 
 import importlib.util
 
+import jax.numpy as jnp
+import numpy as np
+import systems
+
+from vgjax import products
+
 from ._measure import alone, start, timed
 from ._table import Bounded, Table
 
@@ -18,15 +24,8 @@ def report(toy):
     table = Table(
         "certified_spectrum, tanh chain, gain 1.2, one record, seconds; "
         "first and second call of product_spectrum, every = T",
-        {
-            "N": "5d",
-            "T": "5d",
-            "spread, nats": "8.0f",
-            "first call": "8.2f",
-            "second call": "8.4f",
-            "certified": "8.2f",
-            "radius": "8.0e",
-        },
+        "N 5d | T 5d | spread, nats 8.0f | first call 8.2f | second call 8.4f | "
+        "certified 8.2f | radius 8.0e",
     )
     for N, T in TOY if toy else SIZES:
         *measured, radius = alone(certified, N, T, threads="1")
@@ -40,12 +39,6 @@ def certified(N, T):
     The certified call is a first one: there is nothing to compile.
     """
     start()
-    import jax.numpy as jnp
-    import numpy as np
-    import systems
-
-    from vgjax import products
-
     chain = systems.tanh_chain(1, N, 1.2, T)
     given = jnp.asarray(chain)
     first, _ = timed(lambda: products.product_spectrum(given, every=T))

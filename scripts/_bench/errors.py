@@ -15,7 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import balls
+import jax.numpy as jnp
+import networks
 import numpy as np
+import systems
+
+import vgjax
 
 from . import ROOT
 from ._measure import alone, in_turn, start
@@ -91,12 +97,6 @@ def errors(toy, truth):
 
 def rows(precision, toy, cache) -> Iterator[Values]:
     """Every record of every network, forward and in reverse."""
-    import balls
-    import jax.numpy as jnp
-    import networks
-
-    import vgjax
-
     recipes = networks.recipes()[:: precision.every]
     if toy:
         # Of one size and length, that is two programs to compile.
@@ -126,8 +126,6 @@ def rows(precision, toy, cache) -> Iterator[Values]:
 
 def cached_truth(chain, times, cache):
     """(R, N) log singular values by the oracle, or as it once found them."""
-    import balls
-
     chain = np.ascontiguousarray(chain, float)
     key = hashlib.sha256(chain.tobytes() + np.asarray(times).tobytes()).hexdigest()
     path = cache / f"{key[:32]}.npy"
@@ -189,10 +187,10 @@ def print_table(families, precision):
         f" by more than a limit;\nflagged (infinite error) of those over"
         f" {', '.join(limits[1:])}; violations; of values right to"
         f" {precision.right:.0e}:\nmedian of error / true error, share flagged\n",
-        {"family, gain": "20s", "values": "6d"}
-        | {f">{limit}": "7.2%" for limit in limits}
-        | {f"of >{limit}": ">11s" for limit in limits[1:]}
-        | {"violations": "8d", "median": "6.0f", "flagged": "7.2%"},
+        "family, gain 20s | values 6d | "
+        + "".join(f">{limit} 7.2% | " for limit in limits)
+        + "".join(f"of >{limit} >11s | " for limit in limits[1:])
+        + "violations 8d | median 6.0f | flagged 7.2%",
     )
     everything = [row for rows in families.values() for row in rows]
     for name, rows in families.items():
@@ -254,8 +252,7 @@ def report_costs(toy):
     table = Table(
         f"Time with errors / without, tanh chain, T = {T}, float64; the worse of both"
         f" beside aim and limit",
-        {"N": "5d", "every step": "8.2f", "last only": "8.2f"}
-        | {"aim": "8.2f", "limit": "8.2f"},
+        "N 5d | every step 8.2f | last only 8.2f | aim 8.2f | limit 8.2f",
     )
     for N in (8,) if toy else (16, 64, 128):
         ratios = alone(costs, N, T, threads="1")
@@ -266,11 +263,6 @@ def report_costs(toy):
 def costs(N, T):
     """Two ratios: records at every step, and the last alone."""
     start()
-    import jax.numpy as jnp
-    import systems
-
-    import vgjax
-
     chain = jnp.asarray(systems.tanh_chain(1, N, 1.2, T))
     spectrum = vgjax.products.product_spectrum
     functions = [

@@ -2,6 +2,13 @@
 
 import importlib.util
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vgjax
+from vgjax.lyapunov._growth import random_basis
+
 from ._measure import alone, in_turn, start
 from ._table import Bounded, Table
 
@@ -19,15 +26,8 @@ def report(toy):
             f"OPENBLAS_NUM_THREADS={threads or 'default'};\n"
             "times faster than a loop with QR at every step in JAX, NumPy, PyTorch; "
             "worst difference, nats per step",
-            {
-                "N": "5d",
-                "T": "5d",
-                "ms": "7.1f",
-                "plain JAX": "7.1f",
-                "NumPy": "7.1f",
-                "PyTorch": "7.1f",
-                "difference": "8.0e",
-            },
+            "N 5d | T 5d | ms 7.1f | plain JAX 7.1f | NumPy 7.1f | "
+            "PyTorch 7.1f | difference 8.0e",
         )
         for (N, T), aim in (TOY if toy else SIZES).items():
             *measured, torch, error = alone(exponents, N, T, threads=threads)
@@ -40,13 +40,7 @@ def report(toy):
 
 def exponents(N, T):
     """Milliseconds, how many times faster than three loops, and the difference."""
-    jax = start()
-    import jax.numpy as jnp
-    import numpy as np
-
-    import vgjax
-    from vgjax.lyapunov._growth import random_basis
-
+    start()
     W = 2 * np.random.default_rng(1).standard_normal((N, N)) / N**0.5
     h = np.random.default_rng(2).standard_normal(N)
     # The frame that vgjax begins with, so that nothing but the groups can differ.

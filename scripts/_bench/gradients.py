@@ -1,5 +1,11 @@
 """What `cotangents` and `lag_contributions` take, beside `jax.grad`."""
 
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vgjax import gradients
+
 from ._measure import alone, in_turn
 from ._table import Bounded, Table
 
@@ -11,12 +17,8 @@ def report(toy):
     N, T = (4, 12) if toy else (64, 200)
     table = Table(
         f"gradients, float32, state of {N} numbers, T = {T}",
-        {
-            "loss": "8s",
-            "cell": "5s",
-            "cotangents / jax.grad": "8.2f",
-            "lags: times faster than T jax.grad": "8.0f",
-        },
+        "loss 8s | cell 5s | cotangents / jax.grad 8.2f | "
+        "lags: times faster than T jax.grad 8.0f",
     )
     for loss in ("last", "outputs"):
         for kind in ("tanh",) if toy else ("tanh", "gru"):
@@ -35,12 +37,6 @@ def lags(loss, kind, N, T):
     For a loss at every step the windows of k + 1 steps that end at each t are one
     batch, alive in their first step.
     """
-    import jax
-    import jax.numpy as jnp
-    from flax import nnx
-
-    from vgjax import gradients
-
     cells = {"tanh": nnx.SimpleCell, "gru": nnx.GRUCell}
     cell = cells[kind](4, N, rngs=nnx.Rngs(0))
     h = jnp.linspace(-0.5, 0.5, N)

@@ -1,5 +1,13 @@
 """What eight singular values of products too large for a Jacobian take."""
 
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vgjax
+
 from ._measure import alone, peak_memory, start, timed
 from ._table import Bounded, Table
 
@@ -13,16 +21,8 @@ def report(toy):
         "s: first call, compiled in it;\n"
         "its own estimate of the error, and the error, nats (-: no answer known); "
         "peak memory of the process",
-        {
-            "cell": "5s",
-            "state": "6d",
-            "s": "7.1f",
-            "sweeps": "6d",
-            "converged": ">9s",
-            "estimate": "8.0e",
-            "error": "8.0e",
-            "MB": "6.0f",
-        },
+        "cell 5s | state 6d | s 7.1f | sweeps 6d | converged >9s | "
+        "estimate 8.0e | error 8.0e | MB 6.0f",
     )
     sizes = {"lru": 64, "tanh": 32} if toy else {"lru": 65_536, "tanh": 4_096}
     for kind, N in sizes.items():
@@ -33,14 +33,7 @@ def report(toy):
 
 def leading(kind, N, max_sweeps):
     """Measure a first call; the error is against |lambda|^T for the LRU."""
-    jax = start()
-    import warnings
-
-    import jax.numpy as jnp
-    import numpy as np
-
-    import vgjax
-
+    start()
     warnings.simplefilter("ignore", RuntimeWarning)  # the table says it
     T, k = 100, 8
     key = jax.random.key(1)

@@ -2,6 +2,12 @@
 
 from functools import partial
 
+import jax
+import jax.numpy as jnp
+import systems
+
+import vgjax
+
 from ._measure import alone, in_turn, start
 from ._table import Bounded, Table
 
@@ -16,14 +22,9 @@ def report(toy):
         table = Table(
             f"OPENBLAS_NUM_THREADS={threads or 'default'}, tanh chain, T = {T}; "
             "columns after the first time are ratios to it",
-            {
-                "N": "5d",
-                "multiply, SVD,\nus per step": "8.0f",
-                "SVDs in\none batch": "8.2f",
-                "exact,\nevery step": "8.2f",
-                "exact,\nevery 10": "8.2f",
-                "QR chain\nalone": "8.2f",
-            },
+            "N 5d | multiply, SVD,\nus per step 8.0f | "
+            "SVDs in\none batch 8.2f | exact,\nevery step 8.2f | "
+            "exact,\nevery 10 8.2f | QR chain\nalone 8.2f",
         )
         for N in sizes:
             us, in_batch, every, *rest = alone(ratios, N, T, threads=threads)
@@ -33,12 +34,7 @@ def report(toy):
 
 def ratios(N, T):
     """Microseconds per step of the naive program, then four ratios."""
-    jax = start()
-    import jax.numpy as jnp
-    import systems
-
-    import vgjax
-
+    start()
     chain = jnp.asarray(systems.tanh_chain(1, N, 1.2, T))
     eye = jnp.eye(N)
 
