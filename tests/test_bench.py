@@ -73,7 +73,17 @@ def test_every_file_answers_a_question_that_can_be_asked_by_its_name(
     command = bench("__main__")
     assert {*command.QUESTIONS, "against"} == files
     assert all(callable(bench(name).report) for name in files)
+    asked = {
+        "": [],
+        "--toy": [],
+        "--errors": ["errors"],
+        "speed memory": ["speed", "memory"],
+    }
+    for line, names in asked.items():
+        monkeypatch.setattr(sys, "argv", ["bench", *line.split()])
+        options = command.parsed()
+        assert options.questions + options.flags == names
     monkeypatch.setattr(sys, "argv", ["bench", "speeed"])
     with pytest.raises(SystemExit):
         command.main()
-    assert "invalid choice: 'speeed'" in capsys.readouterr().err
+    assert "no question is called 'speeed'; there are spe" in capsys.readouterr().err

@@ -279,8 +279,9 @@ def test_of_two_calls_at_once_the_second_waits_for_the_first(clone):
     assert pip_calls(clone) == [UPGRADE, installing("experiments")]
 
 
-OLD = """
-case "$1" in --version) echo "Python 3.9.2";; *) exit 1;; esac
+OLD = f"""
+[ "$1" != --version ] || {{ echo Python 3.10.2; exit; }}
+exec "{sys.executable}" -c "import sys; sys.version_info = (3, 10, 2); $2"
 """
 
 
@@ -294,7 +295,7 @@ def test_python_that_is_too_old_or_missing_is_named_in_one_sentence(clone):
         result = bash(clone, ENSURE, **given)
         assert result.returncode == 1
         (line,) = result.stderr.splitlines()
-        has = "no Python that runs" if "nowhere" in str(given) else "Python 3.9.2"
+        has = "no Python that runs" if "nowhere" in str(given) else "Python 3.10.2"
         place = given["VGJAX_PYTHON"] or "PATH"
         assert f"Python 3.11 or newer is needed, and {place} has {has};" in line
         assert not (clone / ".venv").exists()

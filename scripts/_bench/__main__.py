@@ -37,7 +37,7 @@ def main():
     """Answer what is asked; exit with 1 if accuracy or errors miss a bound."""
     # Or, in a pipe, headings would come after the lines of the processes under them.
     sys.stdout.reconfigure(line_buffering=True)
-    options = parser().parse_args()
+    options = parsed()
     if options.against:
         report("against", options.against, options.toy)
         return
@@ -51,9 +51,10 @@ def main():
     sys.exit(any(missed))
 
 
-def parser():
+def parsed():
     made = argparse.ArgumentParser("scripts/bench", description=__doc__.split("\n")[0])
-    made.add_argument("questions", nargs="*", choices=QUESTIONS)
+    listed = ", ".join(QUESTIONS)
+    made.add_argument("questions", nargs="*", metavar="NAME", help=f"one of {listed}")
     for name in ("accuracy", "errors"):
         flag = {"dest": "flags", "action": "append_const", "const": name}
         made.add_argument(f"--{name}", help=f"the question {name}", **flag)
@@ -61,7 +62,12 @@ def parser():
     made.add_argument("--against", metavar="COMMIT", help="calls of two commits")
     made.add_argument("--truth", metavar="FOLDER", help="keeps what the oracle found")
     made.add_argument("--toy", action="store_true", help="small sizes")
-    return made
+    options = made.parse_args()
+    # `choices` would refuse a call without a question.
+    for name in options.questions:
+        if name not in QUESTIONS:
+            made.error(f"no question is called '{name}'; there are {listed}")
+    return options
 
 
 def report(name, *arguments):
