@@ -36,15 +36,19 @@ enter_repository() {
 }
 
 find_python() {
-    local seen='' candidates=(python3 python3.13 python3.12 python3.11 python3.14 python)
-    [[ -z ${VGJAX_PYTHON:-} ]] || candidates=("$VGJAX_PYTHON")
+    local seen='' place="PATH has" candidates=("${VGJAX_PYTHON:-python3}")
+    if [[ -n ${VGJAX_PYTHON:-} ]]; then
+        place="VGJAX_PYTHON=$VGJAX_PYTHON is"
+    else
+        candidates+=(python3.13 python3.12 python3.11 python3.14 python)
+    fi
     # A pyenv shim of a version that is not installed exists and fails: ask it to run.
     for python in "${candidates[@]}"; do
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return
         [[ -n $seen ]] || seen=$("$python" --version 2>/dev/null || true)
     done
-    die "Python 3.11 or newer is needed, and ${VGJAX_PYTHON:-PATH} has" \
-        "${seen:-no Python that runs}; install one, or name it in VGJAX_PYTHON."
+    die "Python 3.11 or newer is needed, and $place ${seen:-no Python that runs};" \
+        "install one, or name it in VGJAX_PYTHON."
 }
 
 # What is to be installed: a key, then the extras, with those that are there already. The

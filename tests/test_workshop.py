@@ -231,7 +231,7 @@ def test_unknown_extras_are_refused_in_one_sentence(clone):
 @pytest.mark.parametrize("at", ["pip>=25.1", "constraints.txt"])
 def test_an_installation_that_is_killed_half_way_is_started_again(clone, at):
     # No step of a script that is killed follows.
-    kill = f'_pip() {{ [[ "$*" != *"{at}"* ]] || kill -9 $BASHPID; }}; {ENSURE}'
+    kill = f'_pip() {{ [[ "$*" != *"{at}"* ]] || kill -9 $$; }}; {ENSURE}'
     assert bash(clone, kill).returncode == -9
     result = bash(clone, ENSURE)
     assert "an earlier installation was interrupted" in result.stderr
@@ -296,8 +296,9 @@ def test_python_that_is_too_old_or_missing_is_named_in_one_sentence(clone):
         assert result.returncode == 1
         (line,) = result.stderr.splitlines()
         has = "no Python that runs" if "nowhere" in str(given) else "Python 3.10.2"
-        place = given["VGJAX_PYTHON"] or "PATH"
-        assert f"Python 3.11 or newer is needed, and {place} has {has};" in line
+        named = given["VGJAX_PYTHON"]
+        place = f"VGJAX_PYTHON={named} is" if named else "PATH has"
+        assert f"Python 3.11 or newer is needed, and {place} {has};" in line
         assert not (clone / ".venv").exists()
 
 
@@ -306,6 +307,19 @@ def test_a_newer_python_is_found_behind_one_that_is_too_old(clone):
     shutil.copy(clone / "stub", clone / "bin" / "python3.12")
     result = bash(clone, ENSURE, VGJAX_PYTHON="", PATH=only(clone / "bin"))
     assert result.stdout == "ready\n"
+    assert pip_calls(clone) == [UPGRADE, installing("experiments")]
+
+
+def test_an_environment_of_another_python_than_asked_for_is_replaced(clone):
+    bash(clone, ENSURE)
+    pip_calls(clone)
+    newer = (clone / "stub").read_text().partition("\n")[2]
+    newer = f'[ "$1" != --version ] || {{ echo Python 3.99.0; exit; }}\n{newer}'
+    patched = '-c "import sys; sys.version_info = (3, 99, 0); $2"'
+    write_stub(clone / "newer", newer.replace('"$@"', patched))
+    result = bash(clone, ENSURE, VGJAX_PYTHON=str(clone / "newer"))
+    assert "that works with this Python; replacing it" in result.stderr
+    assert "building .venv with Python 3.99.0" in result.stderr
     assert pip_calls(clone) == [UPGRADE, installing("experiments")]
 
 
