@@ -258,6 +258,7 @@ def report_costs(toy):
         ratios = alone(costs, N, T, threads="1")
         worst = max(ratios)
         table.row(N, *ratios, Bounded(worst, COST_AIM), Bounded(worst, COST_LIMIT))
+    print()
 
 
 def costs(N, T):
