@@ -4,15 +4,14 @@ Every first answer is that of a fresh process without a compilation cache, timed
 the first call on, beside what a user would write instead.
 """
 
-import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-from _measure import call, in_turn, verdict
+from ._measure import alone, in_turn, timed
+from ._table import Bounded, Table
 
 # Aims, as ratios to the plain program. Of the last three: half, or less, of what they
 # were at commit e759d2c, SciPy's import counted (3.5, 6.9 and 12.5).
@@ -21,78 +20,65 @@ AIMS = {"lstm": 3, "tanh": 3, "stack": 3, "exponents": 1.7, "lags": 3.2, "leadin
 
 def report(toy):
     """Print imports, first answers and the overhead of a warm call."""
-    report_import(1 if toy else 5)
+    added = Bounded(alone(import_time, 1 if toy else 5), 0.3)
+    print(f"import vgjax adds {added.value:.2f} s to JAX ({added})\n")
     report_first_answers(toy)
-    call("overhead", toy)
+    T = 10 if toy else 100
+    more = Bounded(alone(overhead, T, 3 if toy else 51), 10)
+    print(
+        f"A warm rollout of a GRU of 32 features, {T} steps, takes {more.value:.1f} ms "
+        f"more than jax.jit(lax.scan) ({more})\n"
+    )
 
 
-def report_import(repeats):
-    seconds = {}
-    for line in ("import jax", "import jax, vgjax"):
-        times = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", line], check=True)
-            times.append(time.perf_counter() - began)
-        seconds[line] = statistics.median(times)
-    added = seconds["import jax, vgjax"] - seconds["import jax"]
-    print(f"import vgjax adds {added:.2f} s to JAX (aim 0.3: {verdict(added, 0.3)})\n")
+def import_time(repeats):
+    """Seconds that importing vgjax takes after JAX."""
+
+    def seconds(line):
+        run = [sys.executable, "-c", line]
+        times = [
+            timed(lambda: subprocess.run(run, check=True))[0] for _ in range(repeats)
+        ]
+        return statistics.median(times)
+
+    return seconds("import jax, vgjax") - seconds("import jax")
 
 
 def report_first_answers(toy):
-    print("First answers in fresh processes, seconds, StableHLO lines of the largest")
-    print("program, and the ratio of the seconds to the plain program:")
-    print("    case        plain  lines   vgjax  lines   ratio  aim")
+    table = Table(
+        "First answers in fresh processes, seconds, StableHLO lines of the largest\n"
+        "program, and the ratio of the seconds to the plain program:",
+        "case 10s | plain 6.2f | plain\nlines 6d | vgjax 6.2f | vgjax\nlines 6d | "
+        "ratio 6.1f",
+    )
     for case, aim in AIMS.items():
         if toy and case not in ("stack", "leading"):
             continue  # each is two processes that start JAX and compile
-        (plain, few), (ours, many) = (
-            _seconds_and_lines(case, kind, toy) for kind in ("plain", "vgjax")
-        )
-        ratio = ours / plain
-        aimed = f"{aim}: {verdict(ratio, aim)}"
-        print(
-            f"    {case:10s} {plain:6.2f} {few:6d}  {ours:6.2f} {many:6d}  "
-            f"{ratio:6.1f}  {aimed}",
-            flush=True,
-        )
+        plain, few = _seconds_and_lines(case, "plain", toy)
+        ours, many = _seconds_and_lines(case, "vgjax", toy)
+        table.row(case, plain, few, ours, many, Bounded(ours / plain, aim))
     print()
 
 
 def _seconds_and_lines(case, kind, toy):
-    seconds, lines = _first(case, kind, toy, dump=True)
+    """Seconds of a first call in a fresh process, and lines of its largest program."""
+
+    def first(**variables):
+        # A cache would answer instead of the compiler.
+        variables["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        return alone(first_answer, case, kind, toy, threads="1", **variables)
+
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = first(JAX_DUMP_IR_TO=folder)
+        programs = pathlib.Path(folder).rglob("*.mlir")
+        lines = max((path.read_text().count("\n") for path in programs), default=0)
     if not toy:  # writing programs out takes time
-        seen = [_first(case, kind, toy)[0] for _ in range(3)]
-        seconds = statistics.median(seen)
+        seconds = statistics.median(first() for _ in range(3))
     return seconds, lines
 
 
-def _first(case, kind, toy, *, dump=False):
-    """Seconds of a first call in a fresh process, and lines of its largest program."""
-    # A cache would answer instead of the compiler.
-    kept = dict(os.environ)
-    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            if dump:
-                os.environ["JAX_DUMP_IR_TO"] = folder
-            out = call("first_answer", case, kind, toy, threads="1", capture=True)
-            programs = pathlib.Path(folder).rglob("*.mlir")
-            sizes = [path.read_text().count("\n") for path in programs]
-            return float(out), max(sizes, default=0)
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)
-
-
 def first_answer(case, kind, toy):
-    import jax
-
-    run = CASES[case](toy)[kind]
-    began = time.perf_counter()
-    jax.block_until_ready(run())
-    print(time.perf_counter() - began)
+    return timed(CASES[case](toy)[kind])[0]
 
 
 def _lstm(toy):
@@ -182,7 +168,7 @@ def _lags(toy):
     features, T = (4, 10) if toy else (32, 100)
     cell = nnx.GRUCell(1, features, rngs=nnx.Rngs(0))
     graph, weights = nnx.split(cell)
-    h, inputs = jnp.ones(features), jnp.cos(jnp.arange(T, dtype=h_dtype()))[:, None]
+    h, inputs = jnp.ones(features), jnp.cos(jnp.arange(T, dtype=jnp.float32))[:, None]
 
     @jax.jit
     def plain(weights):
@@ -206,16 +192,10 @@ def _leading(toy):
     import vgjax
 
     step, h, inputs = _tanh_network(toy)
-    measure = vgjax.lyapunov.leading_spectrum
+    measure = vgjax.spectra.leading_spectrum
     return _spectra(step, h, inputs) | {
         "vgjax": lambda: measure(_as_pair(step), h, inputs, k=2).log_singular_values
     }
-
-
-def h_dtype():
-    import jax.numpy as jnp
-
-    return jnp.float32
 
 
 def _tanh_network(toy):
@@ -264,31 +244,19 @@ CASES = {
 }
 
 
-def overhead(toy):
-    """What a warm `rollout` costs beyond the jitted scan of the same cell."""
+def overhead(T, repeats):
+    """Milliseconds that a warm `rollout` takes beyond the jitted scan of its cell."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
 
     import vgjax
 
-    T = 10 if toy else 100
     cell = nnx.GRUCell(32, 32, rngs=nnx.Rngs(0))
     graph, weights = nnx.split(cell)
     h, inputs = jnp.zeros(32), jnp.ones((T, 32))
     scan = jax.jit(lambda w: jax.lax.scan(nnx.merge(graph, w), h, inputs))
     ours, plain = in_turn(
-        [lambda: vgjax.rollout(cell, h, inputs), lambda: scan(weights)],
-        3 if toy else 51,
+        [lambda: vgjax.rollout(cell, h, inputs), lambda: scan(weights)], repeats
     )
-    more = 1e3 * (ours - plain)
-    print(
-        f"A warm rollout of a GRU of 32 features, {T} steps, takes {more:.1f} ms more "
-        f"than jax.jit(lax.scan) (aim 10: {verdict(more, 10)})\n"
-    )
-
-
-PARTS = (first_answer, overhead)
-
-if __name__ == "__main__":
-    report("--toy" in sys.argv)
+    return 1e3 * (ours - plain)

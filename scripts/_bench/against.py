@@ -4,17 +4,18 @@ For warm calls two processes stay, and are asked in turn, so that a busy moment 
 machine hits both; first calls take turns in fresh processes.
 """
 
-import contextlib
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import cache
 from pathlib import Path
 
-from _measure import verdict
+from . import ROOT
+from ._measure import median_for, process, start
+from ._table import Bounded, Table
+from .first_answers import first_answer
 
-ROOT = Path(__file__).resolve().parents[1]
 WARM = (
     *("rollout, GRU 32", "exact, stack 16", "exact, stack 64", "exact, tanh 32"),
     *("exact, GRU 64", "exponents, tanh 32", "exponents, tanh 128"),
@@ -38,100 +39,67 @@ def report(commit, toy):
 
 
 def _report_warm(other, commit, toy):
-    print(f"Warm calls, float64, milliseconds, and ratios to {commit} (aim {AIM}):")
-    print("    call                     there     here   ratio")
-    with contextlib.ExitStack() as stack:
-        there, here = (stack.enter_context(_worker(at, toy)) for at in (other, ROOT))
-        for name in WARM:
-            seconds = [[], []]
-            for _ in range(2 if toy else 9):
-                for worker, seen in zip((there, here), seconds, strict=True):
-                    seen.append(_ask(worker, name))
+    table = Table(
+        f"Warm calls, float64, milliseconds, and ratios to {commit}:",
+        "call 22s | there 8.2f | here 8.2f | ratio 6.2f",
+    )
+    with process(_look_in, other) as there, process(_look_in, ROOT) as here:
+
+        def ask(name):
             # The first is a warm-up.
-            old, new = (statistics.median(seen[1:]) for seen in seconds)
-            print(
-                f"    {name:22s} {1e3 * old:8.2f} {1e3 * new:8.2f}  "
-                f"{new / old:6.2f}  {verdict(new / old, AIM)}",
-                flush=True,
-            )
+            times = [
+                [worker.submit(warm, name, toy).result() for worker in (there, here)]
+                for _ in range(2 if toy else 9)
+            ]
+            return map(statistics.median, zip(*times[1:], strict=True))
+
+        for name in WARM:
+            old, new = ask(name)
+            table.row(name, 1e3 * old, 1e3 * new, Bounded(new / old, AIM))
     print()
 
 
 def _report_first(other, commit, toy):
-    print(f"First calls in fresh processes, seconds, and ratios to {commit}:")
-    print("    case         there     here   ratio")
+    table = Table(
+        f"First calls in fresh processes, seconds, and ratios to {commit}:",
+        "case 10s | there 8.2f | here 8.2f | ratio 6.2f",
+    )
     for case in FIRST:
-        seconds = [[], []]
-        for _ in range(1 if toy else 3):
-            for at, seen in zip((other, ROOT), seconds, strict=True):
-                seen.append(_first(at, case, toy))
-        old, new = map(statistics.median, seconds)
-        print(f"    {case:10s} {old:8.2f} {new:8.2f}  {new / old:6.2f}", flush=True)
+        times = [
+            [_first(at, case, toy) for at in (other, ROOT)]
+            for _ in range(1 if toy else 3)
+        ]
+        old, new = map(statistics.median, zip(*times, strict=True))
+        table.row(case, old, new, new / old)
     print()
 
 
-def _python(at, *arguments):
-    program = (
-        f"import sys; sys.path[:0] = [{str(at)!r}, {str(ROOT / 'scripts')!r}]\n"
-        "import bench_against as b; b.work(*sys.argv[1:])"
-    )
-    return [sys.executable, "-c", program, *arguments]
-
-
 def _first(at, case, toy):
-    run = _python(at, "first", case, "toy" if toy else "")
-    done = subprocess.run(run, check=True, text=True, stdout=subprocess.PIPE)
-    return float(done.stdout)
+    with process(_look_in, at) as worker:
+        return worker.submit(first, case, toy).result()
 
 
-@contextlib.contextmanager
-def _worker(at, toy):
-    run = _python(at, "warm", "", "toy" if toy else "")
-    pipe = subprocess.PIPE
-    with subprocess.Popen(run, text=True, stdin=pipe, stdout=pipe) as worker:
-        yield worker
-        worker.stdin.close()
-
-
-def _ask(worker, name):
-    worker.stdin.write(name + "\n")
-    worker.stdin.flush()
-    return float(worker.stdout.readline())
-
-
-def work(kind, case, toy):
-    """Measure in this process: one first call, or warm ones as they are asked for."""
-    import jax
-
+def _look_in(at):
+    """Import vgjax from a checkout in this process."""
+    sys.path.insert(0, str(at))
     import vgjax
 
-    assert Path(vgjax.__file__).parents[1] == Path(sys.path[0])
-    if kind == "first":
-        import bench_first_answers
-
-        jax.config.update("jax_enable_compilation_cache", False)
-        bench_first_answers.first_answer(case, "vgjax", bool(toy))
-        return
-    jax.config.update("jax_enable_x64", True)
-    cases = _cases(bool(toy))
-    for line in sys.stdin:
-        print(_seconds(cases[line.strip()]), flush=True)
+    assert Path(vgjax.__file__).parents[1] == at
 
 
-def _seconds(run):
+def first(case, toy):
     import jax
 
-    jax.block_until_ready(run())
-    times = []
-    # Calls of less than a millisecond are timed more often.
-    until = time.perf_counter() + 0.3
-    while not times or time.perf_counter() < until:
-        began = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    jax.config.update("jax_enable_compilation_cache", False)
+    return first_answer(case, "vgjax", toy)
 
 
+def warm(name, toy):
+    start()
+    return median_for(0.3, _cases(toy)[name])
+
+
+@cache
 def _cases(toy):
     """Calls by name; `toy` ones are small."""
     import jax

@@ -7,10 +7,7 @@ says, or -inf for a finite value, or the other way round, without an infinite er
 """
 
 import hashlib
-import inspect
 import math
-import subprocess
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,10 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import balls
+import jax.numpy as jnp
+import networks
 import numpy as np
-from _measure import call, in_turn, start, verdict
+import systems
 
-CACHE = Path(__file__).resolve().parents[1] / ".bench-cache"
+import vgjax
+
+from . import ROOT
+from ._measure import alone, in_turn, start
+from ._table import Bounded, Table
+
+CACHE = ROOT / ".bench-cache"
 RECORDS = 16
 
 # Bounds of the whole table, and of the ratio of times.
@@ -44,14 +50,14 @@ PRECISIONS = (
 
 
 class Values(NamedTuple):
-    """One row of values of one product; `error` is None where there is none."""
+    """One row of values of one product."""
 
     network: Any
     reverse: bool
     t: int
     value: np.ndarray
     truth: np.ndarray
-    error: np.ndarray | None
+    error: np.ndarray
 
     @property
     def off(self):
@@ -62,14 +68,12 @@ class Values(NamedTuple):
         return np.where(self.value == self.truth, 0, difference)
 
 
-def report(toy, truth):
-    """Print errors by family, violations and costs; exit with 1 if there are any."""
-    try:
-        call("errors", toy, truth and str(Path(truth).resolve()), threads="1")
-    except subprocess.CalledProcessError:
-        sys.exit(1)
-    finally:
-        call("error_costs", toy, threads="1")
+def report(toy, truth=None):
+    """Print errors by family, violations and costs; return how many violations."""
+    truth = Path(truth).resolve() if truth else CACHE
+    violations = alone(errors, toy, truth, threads="1")
+    report_costs(toy)
+    return violations
 
 
 # Errors -----------------------------------------------------------------------------
@@ -84,22 +88,15 @@ def errors(toy, truth):
     violations = 0
     for precision in PRECISIONS:
         families = defaultdict(list)
-        for row in rows(precision, toy, Path(truth or CACHE)):
+        for row in rows(precision, toy, truth):
             network = row.network
             families[f"{network.family}, {network.gain:g}"].append(row)
         violations += print_table(families, precision)
-    if violations:
-        sys.exit(1)
+    return violations
 
 
 def rows(precision, toy, cache) -> Iterator[Values]:
     """Every record of every network, forward and in reverse."""
-    import balls
-    import jax.numpy as jnp
-    import networks
-
-    import vgjax
-
     recipes = networks.recipes()[:: precision.every]
     if toy:
         # Of one size and length, that is two programs to compile.
@@ -118,20 +115,17 @@ def rows(precision, toy, cache) -> Iterator[Values]:
             found = vgjax.products.product_spectrum(
                 jnp.asarray(chain), every=every, reverse=reverse
             )
-            error = getattr(found, "error", None)
             picked = np.searchsorted(np.asarray(found.steps), times)
             values = np.asarray(found.log_singular_values, float)[picked]
-            error = None if error is None else np.asarray(error, float)[picked]
+            error = np.asarray(found.error, float)[picked]
             factors = balls.reverse(chain) if reverse else chain
             for r, answer in enumerate(cached_truth(factors, times, cache)):
-                bar = None if error is None else error[r]
-                yield Values(network, reverse, int(times[r]), values[r], answer, bar)
+                t = int(times[r])
+                yield Values(network, reverse, t, values[r], answer, error[r])
 
 
 def cached_truth(chain, times, cache):
     """(R, N) log singular values by the oracle, or as it once found them."""
-    import balls
-
     chain = np.ascontiguousarray(chain, float)
     key = hashlib.sha256(chain.tobytes() + np.asarray(times).tobytes()).hexdigest()
     path = cache / f"{key[:32]}.npy"
@@ -162,10 +156,7 @@ def summary(rows, precision):
     """Count over the rows of a family."""
     off = np.concatenate([row.off for row in rows])
     truth = np.concatenate([row.truth for row in rows])
-    no_error = rows[0].error is None
-    error = (
-        np.zeros_like(off) if no_error else np.concatenate([row.error for row in rows])
-    )
+    error = np.concatenate([row.error for row in rows])
     flagged = np.isposinf(error)
     right = (off <= precision.right) & np.isfinite(truth)
     floor = np.finfo(precision.dtype).eps * np.maximum(1, np.abs(truth))
@@ -174,10 +165,10 @@ def summary(rows, precision):
         len(off),
         tuple(int((off > limit).sum()) for limit in precision.wrong),
         tuple(int((flagged & (off > limit)).sum()) for limit in precision.wrong[1:]),
-        0 if no_error else int(violating(off, error).sum()),
+        int(violating(off, error).sum()),
         int(right.sum()),
         int((right & flagged).sum()),
-        np.zeros(0) if no_error else error[shown] / np.maximum(off, floor)[shown],
+        error[shown] / np.maximum(off, floor)[shown],
     )
 
 
@@ -190,58 +181,49 @@ def print_table(families, precision):
     """Print one line a family, the violations and the verdicts; return their number."""
     limits = [f"{limit:.0e}".replace("e-0", "e-") for limit in precision.wrong]
     limits[-1] = "1"
-    print(
-        f"\n{precision.dtype}: truth for the given factors, nats. Share of values off"
+    print()
+    table = Table(
+        f"{precision.dtype}: truth for the given factors, nats. Share of values off"
         f" by more than a limit;\nflagged (infinite error) of those over"
         f" {', '.join(limits[1:])}; violations; of values right to"
-        f" {precision.right:.0e}:\nmedian of error / true error, share flagged\n"
-    )
-    print(
-        f"{'family, gain':22s}{'values':>8s}"
-        + "".join(f"{'>' + limit:>9s}" for limit in limits)
-        + "".join(f"{'of >' + limit:>13s}" for limit in limits[1:])
-        + f"{'violations':>12s}{'median':>9s}{'flagged':>9s}"
+        f" {precision.right:.0e}:\nmedian of error / true error, share flagged\n",
+        "family, gain 20s | values 6d | "
+        + "".join(f">{limit} 7.2% | " for limit in limits)
+        + "".join(f"of >{limit} >11s | " for limit in limits[1:])
+        + "violations 8d | median 6.0f | flagged 7.2%",
     )
     everything = [row for rows in families.values() for row in rows]
     for name, rows in families.items():
-        print_line(name, summary(rows, precision))
+        table.row(name, *shown(summary(rows, precision)))
     total = summary(everything, precision)
-    print_line("all", total)
-    print(f"{total.values} comparisons on {counted(everything)} networks.")
-    if everything[0].error is None:
-        print("\n`Spectrum.error` does not exist yet: nothing to hold it against.")
-        return 0
+    *_, median, share = shown(total)
+    table.row("all", *shown(total))
+    networks = len({id(row.network) for row in everything})
+    print(f"{total.values} comparisons on {networks} networks.")
     print_violations(everything)
-    median = np.median(total.ratios) if total.ratios.size else math.nan
-    share = total.right_flagged / max(1, total.right)
+    violations = Bounded(total.violations, 0)
+    median = Bounded(math.nan if median is None else median, MEDIAN_RATIO)
+    share = Bounded(share, RIGHT_FLAGGED)
     print(
-        f"\nviolations {total.violations} (bound 0: {verdict(total.violations, 0)}), "
-        f"median error / true error {median:.0f} "
-        f"(bound {MEDIAN_RATIO}: {verdict(median, MEDIAN_RATIO)}), "
-        f"right and flagged {share:.2%} "
-        f"(bound {RIGHT_FLAGGED:.0%}: {verdict(share, RIGHT_FLAGGED)})",
+        f"\nviolations {violations.value} ({violations}), "
+        f"median error / true error {median.value:.0f} ({median}), "
+        f"right and flagged {share.value:.2%} ({share})",
         flush=True,
     )
     return total.violations
 
 
-def print_line(name, found):
-    median = f"{np.median(found.ratios):.0f}" if found.ratios.size else "-"
-    flagged = found.right_flagged / max(1, found.right)
-    print(
-        f"{name:22s}{found.values:8d}"
-        + "".join(f"{wrong / found.values:9.2%}" for wrong in found.wrong)
-        + "".join(
-            f"{f'{flagged}/{wrong}':>13s}"
-            for flagged, wrong in zip(found.flagged, found.wrong[1:], strict=True)
-        )
-        + f"{found.violations:12d}{median:>9s}{flagged:9.2%}",
-        flush=True,
+def shown(found):
+    """Return the cells of a summary, after the family."""
+    of = zip(found.flagged, found.wrong[1:], strict=True)
+    return (
+        found.values,
+        *(wrong / found.values for wrong in found.wrong),
+        *(f"{flagged}/{wrong}" for flagged, wrong in of),
+        found.violations,
+        np.median(found.ratios) if found.ratios.size else None,
+        found.right_flagged / max(1, found.right),
     )
-
-
-def counted(rows):
-    return len({id(row.network) for row in rows})
 
 
 def print_violations(rows):
@@ -263,36 +245,31 @@ def print_violations(rows):
 # Cost -------------------------------------------------------------------------------
 
 
-def error_costs(toy):
-    """Warm time with errors as a ratio to that without."""
-    start()
-    import jax.numpy as jnp
-    import systems
-
-    import vgjax
-
-    spectrum = vgjax.products.product_spectrum
-    if "errors" not in inspect.signature(spectrum).parameters:
-        print("\n`product_spectrum(errors=)` does not exist yet: no cost to measure.")
-        return
+def report_costs(toy):
+    """Print warm times with errors as ratios to those without."""
     T = 20 if toy else 200
-    print(f"\nTime with errors / without, tanh chain, T = {T}, float64")
-    print(f"    N   every step   last only   (aim {COST_AIM}, at most {COST_LIMIT})")
+    print()
+    table = Table(
+        f"Time with errors / without, tanh chain, T = {T}, float64; the worse of both"
+        f" beside aim and limit",
+        "N 5d | every step 8.2f | last only 8.2f | aim 8.2f | limit 8.2f",
+    )
     for N in (8,) if toy else (16, 64, 128):
-        chain = jnp.asarray(systems.tanh_chain(1, N, 1.2, T))
-        functions = [
-            partial(spectrum, chain, every=every, errors=wanted)
-            for every in (1, T)
-            for wanted in (False, True)
-        ]
-        seconds = in_turn(functions, 5 if N >= 128 else 11)
-        ratios = seconds[1] / seconds[0], seconds[3] / seconds[2]
+        ratios = alone(costs, N, T, threads="1")
         worst = max(ratios)
-        print(
-            f"{N:5d} {ratios[0]:12.2f} {ratios[1]:11.2f}   "
-            f"aim {verdict(worst, COST_AIM)}, limit {verdict(worst, COST_LIMIT)}",
-            flush=True,
-        )
+        table.row(N, *ratios, Bounded(worst, COST_AIM), Bounded(worst, COST_LIMIT))
+    print()
 
 
-PARTS = (errors, error_costs)
+def costs(N, T):
+    """Two ratios: records at every step, and the last alone."""
+    start()
+    chain = jnp.asarray(systems.tanh_chain(1, N, 1.2, T))
+    spectrum = vgjax.products.product_spectrum
+    functions = [
+        partial(spectrum, chain, every=every, errors=wanted)
+        for every in (1, T)
+        for wanted in (False, True)
+    ]
+    seconds = in_turn(functions, 5 if N >= 128 else 11)
+    return seconds[1] / seconds[0], seconds[3] / seconds[2]
