@@ -1,0 +1,163 @@
+"""Several spectra side by side on one axis."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from vgjax import _checks
+from vgjax.plots import _data, _knee, _ranks, style
+from vgjax.products import Spectrum
+
+__all__ = ["compare"]
+
+# Of the distance between columns.
+_HALF_WIDTH = 0.3
+# Beyond so many columns, or letters in all, their names are turned.
+_MOST_UPRIGHT = 4
+_MOST_LETTERS = 28
+
+
+def compare(
+    spectra: Mapping[str, Spectrum],
+    *,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
+    """Draw spectra side by side: before and after, with and without a remedy.
+
+    Each spectrum is a column: its log singular values at the last record, divided by
+    the steps, so that products of different length compare. Up to 16 values are a
+    level each. More are a bar from the largest to the smallest, darker between the
+    tenths and between the quarters, with markers for the largest, the median and the
+    smallest. The name of a column is followed by how many values are -inf; undecided
+    values, of infinite error, are dotted or hollow.
+
+    Args:
+      spectra: what `vgjax.jacobian_spectrum` gives, by name, in the order to draw; N
+        may differ. A batch, B in front of every shape, is drawn as its mean over the
+        finite members, with a bar of one standard deviation either way at each level
+        (of more than 16: at the three markers).
+      ax: where to draw. Default: a new figure.
+      legend: False leaves the legend out.
+
+    Returns:
+      The Axes. Columns from left to right, nats per step up, finer above a thin line if
+      the smallest values run deep; at 0 a direction neither vanishes nor explodes.
+
+    Examples:
+      >>> import jax.numpy as jnp, vgjax
+      >>> def spectrum(W):
+      ...     return vgjax.jacobian_spectrum(lambda h, x: (W @ h, h), h, length=9)
+      >>> h = jnp.ones(2)
+      >>> before, after = jnp.array([[0.5, 1.0], [0.0, 0.4]]), jnp.eye(2)
+      >>> ax = vgjax.plots.compare(
+      ...     {"before": spectrum(before), "after": spectrum(after)}
+      ... )
+      >>> [text.get_text() for text in ax.get_xticklabels()]
+      ['before', 'after']
+    """
+    legend = _checks.flag(legend, "legend")
+    if not (isinstance(spectra, Mapping) and len(spectra)):
+        found = "empty" if isinstance(spectra, Mapping) else type(spectra).__name__
+        msg = (
+            "Argument `spectra` must be a dict of Spectrum by name, with at least one, "
+            f"but is {found}."
+        )
+        raise TypeError(msg)
+    columns = {}
+    for name, spectrum in spectra.items():
+        path, wanted = f"spectra[{name!r}]", "a Spectrum, as of `jacobian_spectrum`"
+        _data.result(spectrum, path, ["log_singular_values"], wanted)
+        columns[str(name)] = _data.records(spectrum, path)
+    ax = style.axes(ax)
+
+    ax.axhline(0, **style.REFERENCE)
+    for place, column in enumerate(columns.values()):
+        if len(column.steps):
+            _draw_column(ax, place, column)
+    _knee.give_room(ax)
+    style.title(ax, "Spectra side by side")
+    ax.set(ylabel="log σ / steps (nats per step)", xlim=(-0.6, len(columns) - 0.4))
+    names = [name + column.lost for name, column in columns.items()]
+    is_upright = len(names) <= _MOST_UPRIGHT and sum(map(len, columns)) <= _MOST_LETTERS
+    turned = {} if is_upright else {"rotation": 30, "ha": "right"}
+    size = style.text_size(ax)
+    ax.set_xticks(range(len(names)), names, fontsize=size, **turned)
+    if not any(np.isfinite(column.values[-1:]).any() for column in columns.values()):
+        style.nothing(ax, "no value is finite at the end")
+    return style.legend(ax, legend)
+
+
+def _draw_column(ax: Axes, place: int, column: _data.Records) -> None:
+    t = column.steps[-1]
+    series = style.SERIES[0]._replace(name=f"vgjax.column.{place}")
+    values, width = column.values[-1] / t, column.width[-1] / t
+    is_undecided = column.is_undecided[-1]
+    if len(values) <= _ranks.MOST_LINES:
+        _draw_levels(ax, place, values, is_undecided, series)
+    else:
+        values, width, is_undecided = _draw_bar(
+            ax, place, values, width, is_undecided, series
+        )
+    shown = np.isfinite(values) & np.isfinite(width) & (width > 0)
+    if column.members > 1 and shown.any():
+        bar = {"fmt": "none", "ecolor": "0.2", "elinewidth": 1.1, "capsize": 2}
+        said = f"mean ± SD of {column.members}"
+        ax.errorbar(
+            np.full(shown.sum(), place),
+            values[shown],
+            yerr=width[shown],
+            label=said,
+            zorder=3,
+            **bar,
+        )
+
+
+def _draw_levels(
+    ax: Axes,
+    place: int,
+    values: np.ndarray,
+    is_undecided: np.ndarray,
+    series: style.Series,
+) -> None:
+    ends = [place - _HALF_WIDTH, place + _HALF_WIDTH]
+    colours = style.ramp(series, len(values))
+    name = series.name + style.LEADING
+    for value, undecided, colour in zip(values, is_undecided, colours, strict=True):
+        if not np.isfinite(value):
+            continue
+        dotted = {"linestyle": ":" if undecided else "-", "gid": name}
+        said = "undecided" if undecided else "one value"
+        look = style.MEASURED | {"color": colour, **dotted}
+        ax.plot(ends, [value, value], label=said, solid_capstyle="butt", **look)
+        name = series.name
+
+
+def _draw_bar(
+    ax: Axes,
+    place: int,
+    values: np.ndarray,
+    width: np.ndarray,
+    is_undecided: np.ndarray,
+    series: style.Series,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    row = values[None]
+    for k, (fraction, alpha) in enumerate(style.FAN.items()):
+        ends = [_ranks.ranked(row, f)[0] for f in (1 - fraction, fraction)]
+        half = _HALF_WIDTH * (1 - 0.2 * k)
+        look = {"color": series.colour, "alpha": alpha, "linewidth": 0, "zorder": 1}
+        said = "all, 80 %, 50 %" if k == len(style.FAN) - 1 else None
+        ax.fill_between([place - half, place + half], *ends, label=said, **look)
+    three = _ranks.summary(row)[0]
+    widths = _ranks.summary(row, width[None])[0]
+    hollow = _ranks.summary(row, is_undecided[None])[0] == 1
+    name = series.name + style.LEADING
+    for (role, marker), value, undecided in zip(
+        style.ROLES.items(), three, hollow, strict=True
+    ):
+        face = {"markerfacecolor": "white" if undecided else series.colour}
+        look = {"marker": marker, "linestyle": "none", "markeredgecolor": "0.2"}
+        ax.plot([place], [value], label=role, gid=name, zorder=3, **look, **face)
+        name = series.name
+    return three, widths, hollow

@@ -1,0 +1,90 @@
+"""Signal and noise of the gradient over a batch, by lag."""
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from vgjax import _checks
+from vgjax.gradients import SignalToNoise
+from vgjax.plots import _data, _lines, style
+
+__all__ = ["noise"]
+
+
+def noise(
+    measured: SignalToNoise,
+    *,
+    ax: Axes | None = None,
+    label: str = "signal",
+    legend: bool = True,
+) -> Axes:
+    r"""Draw the signal of every lag beside its noise, and where it drowns.
+
+    The mean gradient part of a lag is a broad line, its standard error a thin
+    dash-dotted one. Lags whose noise is above their signal are shaded; the legend says
+    from which lag on all are.
+
+    Args:
+      measured: what `vgjax.gradients.signal_to_noise` gives, T lags; or several of
+        them, with an axis in front of every shape: then the lines are means over the
+        finite ones, and the bands one standard deviation either way.
+      ax: where to draw. Default: a new figure.
+      label: what the legend calls the signal.
+      legend: False leaves the legend out.
+
+    Returns:
+      The Axes. Lags in steps to the right, nats up. Parts of the gradient that are zero
+      have no logarithm; the legend counts them.
+
+    Examples:
+      >>> import jax.numpy as jnp, vgjax
+      >>> from vgjax.gradients import SignalToNoise
+      >>> signal, noise = jnp.array([0.0, -2.0, -5.0]), jnp.array([-2.0, -2.5, -3.0])
+      >>> found = SignalToNoise(jnp.arange(3), signal, noise, jnp.exp(signal - noise))
+      >>> ax = vgjax.plots.noise(found)
+      >>> [text.get_text() for text in ax.get_legend().get_texts()]
+      ['signal', 'noise', 'noise above signal\n(from lag 2 on)']
+    """
+    legend = _checks.flag(legend, "legend")
+    wanted = "a SignalToNoise, as of `signal_to_noise`"
+    _data.result(measured, "measured", ["lags", "log_signal", "log_noise"], wanted)
+    signal = _data.batch(measured.log_signal, "measured.log_signal", "T")
+    B, T = signal.shape
+    noise = _data.batch(measured.log_noise, "measured.log_noise", "T", T=T)
+    lags = _data.batch(measured.lags, "measured.lags", "T", T=T)[0]
+    ax = style.axes(ax)
+    series = style.new_series(ax)
+
+    above, below = _data.mean(signal), _data.mean(noise)
+    look = style.MEASURED | {"color": series.colour, "gid": series.name}
+    _lines.draw(ax, lags, above, label + _lines.zeros(signal), **look)
+    thin = style.SECOND | {"color": series.edge}
+    _lines.draw(ax, lags, below, "noise" + _lines.zeros(noise), **thin)
+    if B > 1:
+        ax.plot([], [], color="0.7", linewidth=5, label=f"mean ± SD of {B}")
+    drowned = _drowned(above.value, below.value)
+    if drowned.any():
+        _shade(ax, lags, drowned)
+    style.title(ax, "Signal and noise by lag")
+    ax.set(xlabel="lag (steps)", ylabel="log norm (nats)")
+    if not (np.isfinite(signal).any() or np.isfinite(noise).any()):
+        style.nothing(ax, _lines.why_nothing(np.r_[signal, noise]))
+    return style.legend(ax, legend)
+
+
+def _drowned(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Where the noise is above the signal, a signal of zero included."""
+    return (noise > signal) | (np.isfinite(noise) & ~np.isfinite(signal))
+
+
+def _shade(ax: Axes, lags: np.ndarray, drowned: np.ndarray) -> None:
+    signal_is_seen = np.flatnonzero(~drowned)
+    first = 0 if not len(signal_is_seen) else signal_is_seen[-1] + 1
+    said = "noise above signal"
+    if first < len(lags):
+        said += f"\n(from lag {lags[first]} on)"
+    # Half a lag to either side; a single one has a width too.
+    edges = np.append(lags - 0.5, lags[-1] + 0.5)
+    where = np.append(drowned, drowned[-1])
+    grey = {"color": "0.5", "alpha": 0.15, "linewidth": 0, "zorder": 0}
+    across = {"transform": ax.get_xaxis_transform(), "step": "post", "label": said}
+    ax.fill_between(edges, 0, 1, where=where, **grey, **across)

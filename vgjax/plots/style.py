@@ -1,0 +1,145 @@
+"""One table of colours, markers and line styles, and what every picture shares.
+
+| what it is | line | marker | lightness |
+| --- | --- | --- | --- |
+| measured | broad, solid | filled | pale to middle |
+| predicted | thin, dashed | none | nearly black |
+| undecided by rounding | thin, dotted | hollow | as measured |
+| second quantity on the page | thin, dash-dotted | none | dark grey |
+| mark of reference | hairline, solid | none | grey |
+
+Line, marker and lightness differ, and not the hue alone: a page without colour reads
+the same.
+"""
+
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.lines import Line2D
+
+__all__ = [
+    "FAN",
+    "HOLLOW",
+    "LEADING",
+    "MEASURED",
+    "MOST_ENTRIES",
+    "PREDICTED",
+    "REFERENCE",
+    "ROLES",
+    "SECOND",
+    "SERIES",
+    "UNDECIDED",
+    "Series",
+    "axes",
+    "legend",
+    "new_series",
+    "nothing",
+    "ramp",
+    "text_size",
+    "title",
+]
+
+
+class Series(NamedTuple):
+    """What is drawn by one call, told from what others drew on the same axes."""
+
+    colour: str  # of its lines, and of the largest value
+    pale: str  # of its smallest value
+    edge: str  # of hollow markers
+    marker: str | None  # of its lines where every value has one
+    name: str = ""  # the gid of its lines, by which later calls count it
+
+
+MEASURED = {"linewidth": 2.4, "zorder": 2}
+PREDICTED = {"color": "#1a1a1a", "linewidth": 1.1, "linestyle": "--", "zorder": 3}
+SECOND = {"color": "0.3", "linewidth": 1.3, "linestyle": "-.", "zorder": 2.5}
+REFERENCE = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
+UNDECIDED = {"linewidth": 1.4, "linestyle": ":", "zorder": 2}
+HOLLOW = {"markersize": 5, "markerfacecolor": "white"}
+
+# Lightness alternates, for a page without colour.
+SERIES = (
+    Series("#4f9bd0", "#bcd9ee", "#2171b5", None),
+    Series("#c8590a", "#f3b27a", "#8c3a03", "s"),
+    Series("#8fce8a", "#d3edcf", "#2f7d32", "D"),
+    Series("#7d5fb2", "#c3b4de", "#4b2e83", "P"),
+    Series("#e0b72f", "#f3e2a6", "#8a6d00", "X"),
+    Series("#8c8c8c", "#d0d0d0", "#4d4d4d", "h"),
+)
+# Of many values, those with a line of their own.
+ROLES = {"largest": "^", "median": "o", "smallest": "v"}
+# Opacity of the band from each fraction of the values to the same from the other end.
+FAN = {0.0: 0.18, 0.1: 0.22, 0.25: 0.26}
+
+MOST_ENTRIES = 6
+
+_SERIES = "vgjax.series."
+# Ends the gid of a line that is to stay readable however deep the others run.
+LEADING = ".leading"
+# Points, for axes up to so many inches wide.
+_TEXT_SIZES = ((2.0, 6.0), (3.2, 7.0), (np.inf, 8.5))
+
+
+def axes(ax: Axes | None) -> Axes:
+    """Return the axes to draw into: those given, or those of a new figure."""
+    return plt.subplots(figsize=(7.2, 4), layout="constrained")[1] if ax is None else ax
+
+
+def new_series(ax: Axes) -> Series:
+    """Return the style of the next series on these axes: draw a line of its name."""
+    names = {line.get_gid() or "" for line in ax.lines}
+    drawn = {name.removesuffix(LEADING) for name in names if name.startswith(_SERIES)}
+    series = SERIES[len(drawn) % len(SERIES)]
+    return series._replace(name=f"{_SERIES}{len(drawn)}")
+
+
+def ramp(series: Series, n: int) -> Float[np.ndarray, "n 4"]:
+    """Return n colours of a series, from its own to its palest."""
+    between = LinearSegmentedColormap.from_list("", [series.colour, series.pale])
+    return between(np.linspace(0, 1, n))
+
+
+def title(ax: Axes, text: str) -> None:
+    """Give the axes a title, unless they have one."""
+    if not ax.get_title():
+        ax.set_title(text, fontsize=1.2 * text_size(ax))
+
+
+def nothing(ax: Axes, why: str) -> None:
+    """Say on the axes that, and why, nothing is drawn there."""
+    ax.tick_params(axis="y", left=False, labelleft=False)
+    middle = {"ha": "center", "va": "center", "transform": ax.transAxes}
+    size = 1.2 * text_size(ax)
+    ax.text(0.5, 0.5, f"nothing to draw:\n{why}", color="0.3", size=size, **middle)
+
+
+def legend(ax: Axes, show: bool) -> Axes:
+    """Put a legend inside the axes, where it hides least, and return the axes.
+
+    Entries of one name are one. Beyond six, the last says how many are left out.
+    """
+    handles, labels = ax.get_legend_handles_labels()
+    named = dict(reversed(list(zip(labels, handles, strict=True))))
+    entries = [(label, named[label]) for label in dict.fromkeys(labels)]
+    if not show or not entries:
+        return ax
+    if len(entries) > MOST_ENTRIES:
+        left_out = len(entries) - MOST_ENTRIES + 1
+        more = (f"and {left_out} more", Line2D([], [], linestyle="none"))
+        entries = [*entries[: MOST_ENTRIES - 1], more]
+    labels, handles = zip(*entries, strict=True)
+    box = {"frameon": True, "framealpha": 0.8, "edgecolor": "none", "borderpad": 0.3}
+    tight = {"labelspacing": 0.3, "handlelength": 2.2, "handletextpad": 0.5}
+    size = text_size(ax)
+    ax.legend(handles, labels, loc="best", fontsize=size, **box, **tight)
+    return ax
+
+
+def text_size(ax: Axes) -> float:
+    """Points, by the width the axes have before a layout makes them smaller."""
+    inches = ax.get_window_extent().width / ax.figure.get_dpi()
+    return next(size for wide, size in _TEXT_SIZES if inches <= wide)
