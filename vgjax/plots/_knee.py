@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
+from matplotlib.patheffects import withStroke
 from matplotlib.scale import FuncScale
-from matplotlib.ticker import Locator, MaxNLocator
+from matplotlib.ticker import Locator, MaxNLocator, StrMethodFormatter
 
 from vgjax.plots import style
 
@@ -55,6 +56,8 @@ class Knee(FuncScale):
         """Put ticks on both sides."""
         super().set_default_locators_and_formatters(axis)
         axis.set_major_locator(Ticks(self.bend))
+        # Of one format for all, what is round above would be 150.0 below.
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 class Ticks(Locator):
@@ -125,8 +128,9 @@ def _mark(ax: Axes, knee: float) -> None:
     # `hlines` would take the ends, 0 and 1, for data.
     rule = LineCollection([[(0, knee), (1, knee)]], **faint, **across)
     ax.add_collection(rule, autolim=False)
-    words = {"size": style.text_size(ax), "color": "0.45", "ha": "left", "va": "bottom"}
-    ax.text(0.02, knee, "finer scale above", **words, **across)
+    words = {"size": style.text_size(ax), "color": "0.35", "ha": "left", "va": "bottom"}
+    words["path_effects"] = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]
+    ax.text(0.02, knee, "finer scale above", zorder=4, **words, **across)
 
 
 def _forget(shared: list[Axes]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from vgjax.plots import _data
+from vgjax.plots import _data, style
 
 
 def draw(
@@ -16,11 +16,21 @@ def draw(
     if len(x) == 1:
         look = {"marker": "o", "markersize": 5} | look
     if mean.members > 1:
+        # The thinner line has the fainter band, for where the two overlap.
+        is_broad = look.get("linewidth", 0) >= style.MEASURED["linewidth"]
         pale = {"color": look["color"], "alpha": 0.25, "linewidth": 0, "zorder": 1}
+        pale |= {} if is_broad else {"color": "0.3", "alpha": 0.12}
         if "transform" in look:
             pale["transform"] = look["transform"]
         ax.fill_between(x, value - mean.spread, value + mean.spread, **pale)
     ax.plot(x, value, label=label, **look)
+
+
+def explain_band(ax: Axes, members: int) -> None:
+    """Put the bands of a batch into the legend."""
+    if members > 1:
+        swatch = {"color": "0.75", "linewidth": 5, "solid_capstyle": "butt"}
+        ax.plot([], [], label=f"mean ± SD of {members}", **swatch)
 
 
 def zeros(log_norms: np.ndarray) -> str:

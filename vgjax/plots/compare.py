@@ -85,7 +85,8 @@ def compare(
     size = style.text_size(ax)
     ax.set_xticks(range(len(names)), names, fontsize=size, **turned)
     if not any(np.isfinite(column.values[-1:]).any() for column in columns.values()):
-        style.nothing(ax, "no value is finite at the end")
+        over = np.arange(len(columns))
+        style.nothing(ax, "no value is finite at the end", over)
     return style.legend(ax, legend)
 
 
@@ -104,8 +105,11 @@ def _draw_column(ax: Axes, place: int, column: _data.Records) -> None:
     if column.members > 1 and shown.any():
         bar = {"fmt": "none", "ecolor": "0.2", "elinewidth": 1.1, "capsize": 2}
         said = f"mean ± SD of {column.members}"
+        # Side by side, that one bar does not end in another.
+        apart = 0.7 * _HALF_WIDTH if len(values) > len(style.ROLES) else 0
+        beside = place + np.linspace(-apart, apart, len(values))
         ax.errorbar(
-            np.full(shown.sum(), place),
+            beside[shown],
             values[shown],
             yerr=width[shown],
             label=said,
@@ -128,7 +132,7 @@ def _draw_levels(
         if not np.isfinite(value):
             continue
         dotted = {"linestyle": ":" if undecided else "-", "gid": name}
-        said = "undecided" if undecided else "one value"
+        said = "undecided" if undecided else None
         look = style.MEASURED | {"color": colour, **dotted}
         ax.plot(ends, [value, value], label=said, solid_capstyle="butt", **look)
         name = series.name

@@ -86,7 +86,7 @@ def exponents(
     ax.set(xlabel="index", ylabel="Lyapunov exponent (nats per step)")
     ax.xaxis.get_major_locator().set_params(integer=True)
     if not shown.any():
-        style.nothing(ax, "no exponent is finite")
+        style.nothing(ax, "no exponent is finite", index)
     return style.legend(ax, legend)
 
 
@@ -104,8 +104,8 @@ def _draw_dimension(
     # Where all sums are at least zero, there may be more exponents than k.
     frame = getattr(measured, "frame", None)
     is_bound = frame is not None and k < np.shape(frame)[-2] and D.value >= k
-    said = "Kaplan–Yorke dimension" + (" at least" if is_bound else "")
-    said += f"\n{float(D.value):.3g}"
+    least = "at least " if is_bound else ""
+    said = f"Kaplan–Yorke dimension\n{least}{float(D.value):.3g}"
     if D.members > 1:
         said += f" ± {float(D.spread):.2g}"
     end = mean[min(int(D.value), k - 1)]

@@ -67,7 +67,7 @@ def flow(
     ax.set(xlabel="state s (steps)", ylabel="loss read at t (steps)")
     ax.locator_params(nbins=5, integer=True, min_n_ticks=1)
     if not shown.count():
-        style.nothing(ax, _lines.why_nothing(values))
+        style.nothing(ax, _lines.why_nothing(values), np.array([0.5, T + 0.5]))
     elif legend:
         label = "log ‖∂Lₜ/∂sₛ‖ (nats)"
         label += f", mean of {mean.members}" if mean.members > 1 else ""

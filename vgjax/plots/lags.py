@@ -72,8 +72,7 @@ def lags(
 
     look = style.MEASURED | {"color": series.colour, "gid": series.name}
     _lines.draw(ax, lag, norm, label + _lines.zeros(norms), **look)
-    if B > 1:
-        ax.plot([], [], color="0.7", linewidth=5, label=f"mean ± SD of {B}")
+    _lines.explain_band(ax, B)
     if predicted is not None:
         ax.plot(lag, predicted, label="theory", **style.PREDICTED)
     if np.isfinite(share).any():
@@ -81,7 +80,7 @@ def lags(
     style.title(ax, "Gradient by lag")
     ax.set(xlabel="lag (steps)", ylabel="log norm (nats)")
     if not np.isfinite(norms).any():
-        style.nothing(ax, _lines.why_nothing(norms))
+        style.nothing(ax, _lines.why_nothing(norms), lag)
     return style.legend(ax, legend)
 
 

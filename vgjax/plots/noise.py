@@ -21,7 +21,7 @@ def noise(
 
     The mean gradient part of a lag is a broad line, its standard error a thin
     dash-dotted one. Lags whose noise is above their signal are shaded; the legend says
-    from which lag on all are.
+    which is the first.
 
     Args:
       measured: what `vgjax.gradients.signal_to_noise` gives, T lags; or several of
@@ -42,7 +42,7 @@ def noise(
       >>> found = SignalToNoise(jnp.arange(3), signal, noise, jnp.exp(signal - noise))
       >>> ax = vgjax.plots.noise(found)
       >>> [text.get_text() for text in ax.get_legend().get_texts()]
-      ['signal', 'noise', 'noise above signal\n(from lag 2 on)']
+      ['signal', 'noise', 'noise above signal\n(first at lag 2)']
     """
     legend = _checks.flag(legend, "legend")
     wanted = "a SignalToNoise, as of `signal_to_noise`"
@@ -59,15 +59,14 @@ def noise(
     _lines.draw(ax, lags, above, label + _lines.zeros(signal), **look)
     thin = style.SECOND | {"color": series.edge}
     _lines.draw(ax, lags, below, "noise" + _lines.zeros(noise), **thin)
-    if B > 1:
-        ax.plot([], [], color="0.7", linewidth=5, label=f"mean ± SD of {B}")
+    _lines.explain_band(ax, B)
     drowned = _drowned(above.value, below.value)
     if drowned.any():
         _shade(ax, lags, drowned)
     style.title(ax, "Signal and noise by lag")
     ax.set(xlabel="lag (steps)", ylabel="log norm (nats)")
     if not (np.isfinite(signal).any() or np.isfinite(noise).any()):
-        style.nothing(ax, _lines.why_nothing(np.r_[signal, noise]))
+        style.nothing(ax, _lines.why_nothing(np.r_[signal, noise]), lags)
     return style.legend(ax, legend)
 
 
@@ -77,11 +76,7 @@ def _drowned(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 def _shade(ax: Axes, lags: np.ndarray, drowned: np.ndarray) -> None:
-    signal_is_seen = np.flatnonzero(~drowned)
-    first = 0 if not len(signal_is_seen) else signal_is_seen[-1] + 1
-    said = "noise above signal"
-    if first < len(lags):
-        said += f"\n(from lag {lags[first]} on)"
+    said = f"noise above signal\n(first at lag {lags[drowned][0]})"
     # Half a lag to either side; a single one has a width too.
     edges = np.append(lags - 0.5, lags[-1] + 0.5)
     where = np.append(drowned, drowned[-1])

@@ -62,9 +62,10 @@ def rates(
     ax = style.axes(ax)
 
     # Through a point of the data, so that it does not stretch the axes to reach 0.
-    at = x.mean() if len(x) else 0.0
-    equal = {**style.PREDICTED, "zorder": 1}
-    ax.axline((at, at), slope=1, label="measured = predicted", **equal)
+    if len(x):
+        at = (x.mean(), x.mean())
+        equal = {**style.PREDICTED, "zorder": 1}
+        ax.axline(at, slope=1, label="measured = predicted", **equal)
     series = style.new_series(ax)
     dots = {"markerfacecolor": "none", "markeredgecolor": series.edge, "markersize": 6}
     dots |= {"gid": series.name, "fmt": series.marker or "o", "zorder": 2}

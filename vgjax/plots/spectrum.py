@@ -84,7 +84,9 @@ def spectrum(
     style.title(ax, "Growth of singular values")
     ax.set(xlabel="steps", ylabel="log σ (nats)")
     if not np.isfinite(measured.values).any():
-        _say_why(ax, measured)
+        dead = (np.asarray(spectrum.log_singular_values) == -np.inf).all()
+        why = "all values are −∞" if dead else "no value is finite"
+        style.nothing(ax, why, np.asarray(spectrum.steps))
     return style.legend(ax, legend)
 
 
@@ -96,6 +98,8 @@ def _draw_lines(
     solid = np.where(is_undecided | ~np.isfinite(values), np.nan, values)
     marker = series.marker or ("." if len(steps) == 1 else None)
     dots = {"marker": marker, "markersize": 4, "markevery": _some(len(steps))}
+    if len(steps) == 1:
+        dots["markersize"] = 9
     name = series.name + style.LEADING
     for i, colour in enumerate(colours):
         said = label + lost if i == 0 else None
@@ -149,7 +153,7 @@ def _draw_theory(ax: Axes, predicted: _data.Records) -> None:
     few = values.shape[1] <= _ranks.MOST_LINES
     shown = values if few else _ranks.summary(values)
     shown = np.where(np.isfinite(shown), shown, np.nan)
-    marker = "." if len(steps) == 1 else None
+    marker = "_" if len(steps) == 1 else None
     for i, value in enumerate(shown.T):
         said = "theory" + lost if i == 0 else None
         ax.plot(steps, value, label=said, marker=marker, **style.PREDICTED)
@@ -239,13 +243,6 @@ def _which_undecided(steps: np.ndarray, is_undecided: np.ndarray) -> str | None:
         return None
     count, first = is_undecided.any(axis=0).sum(), steps[is_undecided.any(axis=1)][0]
     return f"{count} of {is_undecided.shape[1]} values\nundecided from step {first} on"
-
-
-def _say_why(ax: Axes, measured: _data.Records) -> None:
-    if len(measured.steps):
-        ax.set_xlim(min(measured.steps[0], 0), measured.steps[-1] + 1)
-    dead = (measured.values == -np.inf).any() or "annihilated" in measured.lost
-    style.nothing(ax, "all values are −∞" if dead else "no value is finite")
 
 
 def _some(n: int, wanted: int = 8) -> int:

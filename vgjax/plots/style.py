@@ -63,7 +63,7 @@ HOLLOW = {"markersize": 5, "markerfacecolor": "white"}
 
 # Lightness alternates, for a page without colour.
 SERIES = (
-    Series("#4f9bd0", "#bcd9ee", "#2171b5", None),
+    Series("#4f9bd0", "#a9cde8", "#2171b5", None),
     Series("#c8590a", "#f3b27a", "#8c3a03", "s"),
     Series("#8fce8a", "#d3edcf", "#2f7d32", "D"),
     Series("#7d5fb2", "#c3b4de", "#4b2e83", "P"),
@@ -109,9 +109,14 @@ def title(ax: Axes, text: str) -> None:
         ax.set_title(text, fontsize=1.2 * text_size(ax))
 
 
-def nothing(ax: Axes, why: str) -> None:
-    """Say on the axes that, and why, nothing is drawn there."""
+def nothing(ax: Axes, why: str, over: np.ndarray | None = None) -> None:
+    """Say on the axes that, and why, nothing is drawn there, nor over these x."""
     ax.tick_params(axis="y", left=False, labelleft=False)
+    if over is None:
+        ax.tick_params(axis="x", bottom=False, labelbottom=False)
+    else:
+        ax.update_datalim([(over.min(), 0), (over.max(), 0)], updatey=False)
+        ax.autoscale_view(scaley=False)
     middle = {"ha": "center", "va": "center", "transform": ax.transAxes}
     size = 1.2 * text_size(ax)
     ax.text(0.5, 0.5, f"nothing to draw:\n{why}", color="0.3", size=size, **middle)
