@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from vgjax import _checks
-from vgjax.plots import _data, _knee, _ranks, style
+from vgjax.plots import _data, _knee, _legend, _ranks, style
 from vgjax.products import Spectrum
 
 __all__ = ["compare"]
@@ -78,16 +78,31 @@ def compare(
             _draw_column(ax, place, column)
     _knee.give_room(ax)
     style.title(ax, "Spectra side by side")
-    ax.set(ylabel="log σ / steps (nats per step)", xlim=(-0.6, len(columns) - 0.4))
-    names = [name + column.lost for name, column in columns.items()]
+    ax.set(ylabel="log σ per step (nats)", xlim=(-0.6, len(columns) - 0.4))
+    names = [str(name) + _said(spectrum) for name, spectrum in spectra.items()]
     is_upright = len(names) <= _MOST_UPRIGHT and sum(map(len, columns)) <= _MOST_LETTERS
-    turned = {} if is_upright else {"rotation": 30, "ha": "right"}
+    turned = (
+        {} if is_upright else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    )
     size = style.text_size(ax)
     ax.set_xticks(range(len(names)), names, fontsize=size, **turned)
     if not any(np.isfinite(column.values[-1:]).any() for column in columns.values()):
         over = np.arange(len(columns))
         style.nothing(ax, "no value is finite at the end", over)
-    return style.legend(ax, legend)
+    return _legend.place(ax, legend)
+
+
+def _said(spectrum: Spectrum) -> str:
+    """What the name of a column is followed by."""
+    values = np.asarray(spectrum.log_singular_values)
+    members = f"\nmean of {len(values)}" if values.ndim == 3 else ""
+    counts = {
+        "−∞": int((values[..., -1, :] == -np.inf).sum()),
+        "∞": int((values[..., -1, :] == np.inf).sum()),
+        "NaN": int(np.isnan(values[..., -1, :]).sum()),
+    }
+    lost = [f"\n{count} at {what}" for what, count in counts.items() if count]
+    return members + "".join(lost)
 
 
 def _draw_column(ax: Axes, place: int, column: _data.Records) -> None:
@@ -104,7 +119,6 @@ def _draw_column(ax: Axes, place: int, column: _data.Records) -> None:
     shown = np.isfinite(values) & np.isfinite(width) & (width > 0)
     if column.members > 1 and shown.any():
         bar = {"fmt": "none", "ecolor": "0.2", "elinewidth": 1.1, "capsize": 2}
-        said = f"mean ± SD of {column.members}"
         # Side by side, that one bar does not end in another.
         apart = 0.7 * _HALF_WIDTH if len(values) > len(style.ROLES) else 0
         beside = place + np.linspace(-apart, apart, len(values))
@@ -112,7 +126,7 @@ def _draw_column(ax: Axes, place: int, column: _data.Records) -> None:
             beside[shown],
             values[shown],
             yerr=width[shown],
-            label=said,
+            label="mean ± SD",
             zorder=3,
             **bar,
         )
@@ -164,4 +178,7 @@ def _draw_bar(
         look = {"marker": marker, "linestyle": "none", "markeredgecolor": "0.2"}
         ax.plot([place], [value], label=role, gid=name, zorder=3, **look, **face)
         name = series.name
+    if hollow.any():
+        look = {"color": series.colour, **style.UNDECIDED, **style.HOLLOW}
+        ax.plot([], [], marker="o", label="undecided", **look)
     return three, widths, hollow

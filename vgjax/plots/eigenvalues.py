@@ -6,7 +6,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from vgjax import _checks
-from vgjax.plots import style
+from vgjax.plots import _legend, style
 from vgjax.theory import eigenvalues as ordered_eigenvalues
 
 __all__ = ["eigenvalues"]
@@ -70,4 +70,4 @@ def eigenvalues(
     style.title(ax, "Eigenvalues")
     ax.set(xlabel="Re λ", ylabel="Im λ")
     ax.set_aspect("equal", adjustable="datalim")
-    return style.legend(ax, legend)
+    return _legend.place(ax, legend)

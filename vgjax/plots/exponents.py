@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from vgjax import _checks
 from vgjax.lyapunov import Lyapunov, kaplan_yorke_dimension
-from vgjax.plots import _data, _knee, style
+from vgjax.plots import _data, _knee, _legend, style
 
 __all__ = ["exponents"]
 
@@ -42,7 +42,7 @@ def exponents(
       >>> found = vgjax.lyapunov_spectrum(henon, jnp.array([0.1, 0.1]), length=2000)
       >>> ax = vgjax.plots.exponents(found)
       >>> ax.get_ylabel()
-      'Lyapunov exponent (nats per step)'
+      'exponent (nats per step)'
     """
     legend = _checks.flag(legend, "legend")
     fields = ["exponents", "standard_error", "resolved"]
@@ -83,11 +83,11 @@ def exponents(
         _draw_dimension(ax, values, mean.value, measured, series)
     _knee.give_room(ax)
     style.title(ax, "Lyapunov spectrum")
-    ax.set(xlabel="index", ylabel="Lyapunov exponent (nats per step)")
+    ax.set(xlabel="index", ylabel="exponent (nats per step)")
     ax.xaxis.get_major_locator().set_params(integer=True)
     if not shown.any():
         style.nothing(ax, "no exponent is finite", index)
-    return style.legend(ax, legend)
+    return _legend.place(ax, legend)
 
 
 def _draw_dimension(

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from vgjax import _checks
 from vgjax.gradients import LagContributions
-from vgjax.plots import _data, _lines, style
+from vgjax.plots import _data, _legend, _lines, style
 
 __all__ = ["lags"]
 
@@ -81,7 +81,7 @@ def lags(
     ax.set(xlabel="lag (steps)", ylabel="log norm (nats)")
     if not np.isfinite(norms).any():
         style.nothing(ax, _lines.why_nothing(norms), lag)
-    return style.legend(ax, legend)
+    return _legend.place(ax, legend)
 
 
 def _prediction(theory: Any, lag: np.ndarray, norm: np.ndarray) -> np.ndarray | None:

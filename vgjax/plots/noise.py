@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from vgjax import _checks
 from vgjax.gradients import SignalToNoise
-from vgjax.plots import _data, _lines, style
+from vgjax.plots import _data, _legend, _lines, style
 
 __all__ = ["noise"]
 
@@ -67,7 +67,7 @@ def noise(
     ax.set(xlabel="lag (steps)", ylabel="log norm (nats)")
     if not (np.isfinite(signal).any() or np.isfinite(noise).any()):
         style.nothing(ax, _lines.why_nothing(np.r_[signal, noise]), lags)
-    return style.legend(ax, legend)
+    return _legend.place(ax, legend)
 
 
 def _drowned(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:

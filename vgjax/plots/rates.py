@@ -6,7 +6,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from vgjax import _checks
-from vgjax.plots import _data, style
+from vgjax.plots import _data, _legend, style
 from vgjax.spectra import Rates
 
 __all__ = ["rates"]
@@ -78,4 +78,4 @@ def rates(
     ax.locator_params(nbins=6)
     if not len(x):
         style.nothing(ax, "no pair is finite")
-    return style.legend(ax, legend)
+    return _legend.place(ax, legend)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from vgjax import _checks
-from vgjax.plots import _data, _knee, _ranks, style
+from vgjax.plots import _data, _knee, _legend, _ranks, style
 from vgjax.products import Spectrum
 
 __all__ = ["spectrum"]
@@ -87,7 +87,7 @@ def spectrum(
         dead = (np.asarray(spectrum.log_singular_values) == -np.inf).all()
         why = "all values are −∞" if dead else "no value is finite"
         style.nothing(ax, why, np.asarray(spectrum.steps))
-    return style.legend(ax, legend)
+    return _legend.place(ax, legend)
 
 
 def _draw_lines(
@@ -138,7 +138,9 @@ def _draw_fan(
     name = series.name + style.LEADING
     for (role, marker), values_of in zip(style.ROLES.items(), solid.T, strict=True):
         options = {"color": series.colour, "marker": marker, "gid": name, **dots}
-        ax.plot(steps, values_of, label=f"{label}: {role}", **style.MEASURED | options)
+        # A second fan has the same markers, and six entries are enough.
+        said = f"{label}: {role}" if series.is_first else None
+        ax.plot(steps, values_of, label=said, **style.MEASURED | options)
         name = series.name
     markers = list(style.ROLES.values())
     _draw_undecided(ax, steps, shown, hollow, markers, series)

@@ -19,14 +19,12 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.lines import Line2D
 
 __all__ = [
     "FAN",
     "HOLLOW",
     "LEADING",
     "MEASURED",
-    "MOST_ENTRIES",
     "PREDICTED",
     "REFERENCE",
     "ROLES",
@@ -35,7 +33,6 @@ __all__ = [
     "UNDECIDED",
     "Series",
     "axes",
-    "legend",
     "new_series",
     "nothing",
     "ramp",
@@ -52,6 +49,7 @@ class Series(NamedTuple):
     edge: str  # of hollow markers
     marker: str | None  # of its lines where every value has one
     name: str = ""  # the gid of its lines, by which later calls count it
+    is_first: bool = True  # on its axes
 
 
 MEASURED = {"linewidth": 2.4, "zorder": 2}
@@ -75,8 +73,6 @@ ROLES = {"largest": "^", "median": "o", "smallest": "v"}
 # Opacity of the band from each fraction of the values to the same from the other end.
 FAN = {0.0: 0.18, 0.1: 0.22, 0.25: 0.26}
 
-MOST_ENTRIES = 6
-
 _SERIES = "vgjax.series."
 # Ends the gid of a line that is to stay readable however deep the others run.
 LEADING = ".leading"
@@ -94,7 +90,7 @@ def new_series(ax: Axes) -> Series:
     names = {line.get_gid() or "" for line in ax.lines}
     drawn = {name.removesuffix(LEADING) for name in names if name.startswith(_SERIES)}
     series = SERIES[len(drawn) % len(SERIES)]
-    return series._replace(name=f"{_SERIES}{len(drawn)}")
+    return series._replace(name=f"{_SERIES}{len(drawn)}", is_first=not drawn)
 
 
 def ramp(series: Series, n: int) -> Float[np.ndarray, "n 4"]:
@@ -120,28 +116,6 @@ def nothing(ax: Axes, why: str, over: np.ndarray | None = None) -> None:
     middle = {"ha": "center", "va": "center", "transform": ax.transAxes}
     size = 1.2 * text_size(ax)
     ax.text(0.5, 0.5, f"nothing to draw:\n{why}", color="0.3", size=size, **middle)
-
-
-def legend(ax: Axes, show: bool) -> Axes:
-    """Put a legend inside the axes, where it hides least, and return the axes.
-
-    Entries of one name are one. Beyond six, the last says how many are left out.
-    """
-    handles, labels = ax.get_legend_handles_labels()
-    named = dict(reversed(list(zip(labels, handles, strict=True))))
-    entries = [(label, named[label]) for label in dict.fromkeys(labels)]
-    if not show or not entries:
-        return ax
-    if len(entries) > MOST_ENTRIES:
-        left_out = len(entries) - MOST_ENTRIES + 1
-        more = (f"and {left_out} more", Line2D([], [], linestyle="none"))
-        entries = [*entries[: MOST_ENTRIES - 1], more]
-    labels, handles = zip(*entries, strict=True)
-    box = {"frameon": True, "framealpha": 0.8, "edgecolor": "none", "borderpad": 0.3}
-    tight = {"labelspacing": 0.3, "handlelength": 2.2, "handletextpad": 0.5}
-    size = text_size(ax)
-    ax.legend(handles, labels, loc="best", fontsize=size, **box, **tight)
-    return ax
 
 
 def text_size(ax: Axes) -> float:

@@ -1,0 +1,124 @@
+"""Legends inside the axes, where nothing is drawn, or above what is drawn."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.path import Path
+from matplotlib.transforms import Bbox
+
+from vgjax.plots import style
+
+_MOST_ENTRIES = 6
+# A layout that comes later makes room for labels: of the axes, this much stays.
+_LEFT_BY_LAYOUT = 0.72
+# Of the axes that are left, a legend may take so much of the width and height.
+_MOST_OF_AXES = 0.94
+_LEAST_POINTS = 4.0
+# Fractions of the axes, from the left and from the bottom, in order of preference.
+_PLACES = {
+    "upper right": (1, 1),
+    "upper left": (0, 1),
+    "lower left": (0, 0),
+    "lower right": (1, 0),
+    "center right": (1, 0.5),
+    "center left": (0, 0.5),
+    "lower center": (0.5, 0),
+    "upper center": (0.5, 1),
+}
+_LOOK = {"frameon": True, "framealpha": 0.8, "edgecolor": "none", "borderpad": 0.3}
+_LOOK |= {"labelspacing": 0.3, "handlelength": 2.2, "handletextpad": 0.5}
+_LOOK |= {"borderaxespad": 0.4}
+
+
+def place(ax: Axes, show: bool) -> Axes:
+    """Put a legend inside the axes, unless it is not to be shown; return the axes.
+
+    Entries of one name are one. Beyond six, the last says how many are left out. Where
+    the legend would cover data in every place, the y-axis is made longer at its top.
+    """
+    entries = _entries(ax)
+    if not show or not entries:
+        return ax
+    labels, handles = zip(*entries, strict=True)
+
+    def made(size: float, loc: str) -> Legend:
+        return ax.legend(handles, labels, loc=loc, fontsize=size, **_LOOK)
+
+    # Small enough for what a layout leaves.
+    size = style.text_size(ax)
+    width, height = _fractions(ax, made(size, "upper right"))
+    too_large = max(width, height) / _MOST_OF_AXES
+    if too_large > 1:
+        size = max(size / too_large, _LEAST_POINTS)
+        width, height = _fractions(ax, made(size, "upper right"))
+
+    # The first place that is free, or the top once there is room.
+    drawn = _drawn(ax)
+    covered = {loc: _covered(drawn, at, width, height) for loc, at in _PLACES.items()}
+    loc = min(covered, key=covered.get)
+    if covered[loc] and ax.get_autoscaley_on() and height < 0.5:
+        low, high = ax.transScale.transform([(0, y) for y in ax.get_ylim()])[:, 1]
+        top = low + (high - low) / (1 - height)
+        up = ax.transScale.inverted().transform((0, top))[1]
+        ax.set_ylim(top=up, auto=True)
+        tops = {loc: covered[loc] for loc in ("upper right", "upper left")}
+        loc = min(tops, key=tops.get)
+    made(size, loc)
+    return ax
+
+
+def _entries(ax: Axes) -> list:
+    handles, labels = ax.get_legend_handles_labels()
+    named = dict(reversed(list(zip(labels, handles, strict=True))))
+    entries = [(label, named[label]) for label in dict.fromkeys(labels)]
+    if len(entries) > _MOST_ENTRIES:
+        left_out = len(entries) - _MOST_ENTRIES + 1
+        more = (f"and {left_out} more", Line2D([], [], linestyle="none"))
+        entries = [*entries[: _MOST_ENTRIES - 1], more]
+    return entries
+
+
+def _fractions(ax: Axes, legend: Legend) -> tuple[float, float]:
+    """Width and height of a legend, in those of the axes once they are laid out."""
+    pixels, axes = legend.get_window_extent(), ax.get_window_extent()
+    pad = 2 * _LOOK["borderaxespad"] * legend.prop.get_size_in_points()
+    pad *= ax.figure.get_dpi() / 72
+    width, height = pixels.width + pad, pixels.height + pad
+    left = _LEFT_BY_LAYOUT
+    return width / (left * axes.width), height / (left * axes.height)
+
+
+def _drawn(ax: Axes) -> list[tuple[Path, bool]]:
+    """Paths in fractions of the axes, and whether they are filled."""
+    ax.autoscale_view()
+    ax.apply_aspect()
+    to_fraction = ax.transAxes.inverted()
+    paths = []
+    for artist in ax.get_children():
+        # What lies below all data may be covered.
+        if artist.get_zorder() < 1 or artist is ax.patch:
+            continue
+        if isinstance(artist, Line2D | Patch):
+            to_axes = artist.get_transform() + to_fraction
+            path = to_axes.transform_path(artist.get_path())
+            paths.append((path, isinstance(artist, Patch)))
+        elif isinstance(artist, LineCollection | PolyCollection):
+            to_axes = artist.get_transform() + to_fraction
+            is_filled = isinstance(artist, PolyCollection)
+            found = [to_axes.transform_path(path) for path in artist.get_paths()]
+            paths += [(path, is_filled) for path in found]
+    return [(path, fill) for path, fill in paths if np.isfinite(path.vertices).any()]
+
+
+def _covered(
+    drawn: list[tuple[Path, bool]], at: tuple[float, float], width: float, height: float
+) -> int:
+    """How much of what is drawn lies in a box at a place."""
+    x, y = at[0] * (1 - width), at[1] * (1 - height)
+    box = Bbox.from_bounds(x, y, width, height)
+    inside = sum(box.count_contains(path.vertices) for path, _ in drawn)
+    crossing = sum(path.intersects_bbox(box, filled=fill) for path, fill in drawn)
+    return int(inside + crossing)
