@@ -2,12 +2,12 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import Collection, PolyCollection
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.path import Path
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Affine2D, Bbox
 
 from vgjax.plots import style
 
@@ -55,17 +55,13 @@ def place(ax: Axes, show: bool) -> Axes:
         size = max(size / too_large, _LEAST_POINTS)
         width, height = _fractions(ax, made(size, "upper right"))
 
-    # The first place that is free, or the top once there is room.
+    # The first place that is free, or a corner above once the data are lower.
     drawn = _drawn(ax)
     covered = {loc: _covered(drawn, at, width, height) for loc, at in _PLACES.items()}
     loc = min(covered, key=covered.get)
-    if covered[loc] and ax.get_autoscaley_on() and height < 0.5:
-        low, high = ax.transScale.transform([(0, y) for y in ax.get_ylim()])[:, 1]
-        top = low + (high - low) / (1 - height)
-        up = ax.transScale.inverted().transform((0, top))[1]
-        ax.set_ylim(top=up, auto=True)
-        tops = {loc: covered[loc] for loc in ("upper right", "upper left")}
-        loc = min(tops, key=tops.get)
+    if covered[loc] and ax.get_autoscaley_on():
+        loc, more = _corner(drawn, width, height)
+        _raise_top(ax, more)
     made(size, loc)
     return ax
 
@@ -91,25 +87,43 @@ def _fractions(ax: Axes, legend: Legend) -> tuple[float, float]:
     return width / (left * axes.width), height / (left * axes.height)
 
 
+def _corner(drawn: list, width: float, height: float) -> tuple[str, float]:
+    """Return the upper corner that is free first as the axes grow, and by how much."""
+    for more in np.linspace(0, height / max(1 - height, 0.5), 9):
+        lower = Affine2D().scale(1, 1 / (1 + more))
+        after = [(lower.transform_path(path), fill) for path, fill in drawn]
+        for loc in ("upper right", "upper left"):
+            if not _covered(after, _PLACES[loc], width, height):
+                return loc, float(more)
+    return "upper right", float(more)
+
+
+def _raise_top(ax: Axes, more: float) -> None:
+    """Make the y-axis longer at its top, by a fraction of what it is."""
+    low, high = ax.transScale.transform([(1, y) for y in ax.get_ylim()])[:, 1]
+    # What lies beyond the margin, which autoscaling adds, counts as data.
+    margin = ax.margins()[1]
+    top = high + more * (high - low) / (1 + margin)
+    at = ax.transScale.inverted().transform((1, top))[1]
+    ax.update_datalim([(0, at)], updatex=False)
+    ax.autoscale_view(scalex=False)
+
+
 def _drawn(ax: Axes) -> list[tuple[Path, bool]]:
     """Paths in fractions of the axes, and whether they are filled."""
     ax.autoscale_view()
     ax.apply_aspect()
     to_fraction = ax.transAxes.inverted()
     paths = []
-    for artist in ax.get_children():
+    for artist in [*ax.lines, *ax.patches, *ax.collections]:
         # What lies below all data may be covered.
-        if artist.get_zorder() < 1 or artist is ax.patch:
+        if artist.get_zorder() < 1:
             continue
-        if isinstance(artist, Line2D | Patch):
-            to_axes = artist.get_transform() + to_fraction
-            path = to_axes.transform_path(artist.get_path())
-            paths.append((path, isinstance(artist, Patch)))
-        elif isinstance(artist, LineCollection | PolyCollection):
-            to_axes = artist.get_transform() + to_fraction
-            is_filled = isinstance(artist, PolyCollection)
-            found = [to_axes.transform_path(path) for path in artist.get_paths()]
-            paths += [(path, is_filled) for path in found]
+        is_filled = isinstance(artist, Patch | PolyCollection)
+        to_axes = artist.get_transform() + to_fraction
+        has_many = isinstance(artist, Collection)
+        of_artist = artist.get_paths() if has_many else [artist.get_path()]
+        paths += [(to_axes.transform_path(path), is_filled) for path in of_artist]
     return [(path, fill) for path, fill in paths if np.isfinite(path.vertices).any()]
 
 

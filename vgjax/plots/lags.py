@@ -81,7 +81,10 @@ def lags(
     ax.set(xlabel="lag (steps)", ylabel="log norm (nats)")
     if not np.isfinite(norms).any():
         style.nothing(ax, _lines.why_nothing(norms), lag)
-    return _legend.place(ax, legend)
+    before = np.ptp(ax.get_ylim())
+    _legend.place(ax, legend)
+    _stretch_share(ax, np.ptp(ax.get_ylim()) / before)
+    return ax
 
 
 def _prediction(theory: Any, lag: np.ndarray, norm: np.ndarray) -> np.ndarray | None:
@@ -113,6 +116,14 @@ def _draw_share(
     # A line of `ax`, below its legend and known to it, at the height of the right axis.
     look = style.SECOND | {"color": series.edge, "transform": right.transData}
     _lines.draw(ax, lag, share, said, **look)
+
+
+def _stretch_share(ax: Axes, factor: float) -> None:
+    """Lower the share as much as the legend has lowered the norms."""
+    name = f"{_SHARE_AXIS}.{id(ax)}"
+    for right in [other for other in ax.figure.axes if other.get_gid() == name]:
+        low, high = right.get_ylim()
+        right.set_ylim(low, low + (high - low) * factor)
 
 
 def _share_axis(ax: Axes) -> Axes:
