@@ -12,8 +12,9 @@ from matplotlib.transforms import Affine2D, Bbox
 from vgjax.plots import style
 
 _MOST_ENTRIES = 6
-# A layout that comes later makes room for labels: of the axes, this much stays.
-_LEFT_BY_LAYOUT = 0.72
+# A layout that comes later makes room for labels: of the axes, this much stays in
+# width, where a colour bar or a right axis is beside them, and in height.
+_LEFT_BY_LAYOUT = (0.8, 0.95)
 # Of the axes that are left, a legend may take so much of the width and height.
 _MOST_OF_AXES = 0.94
 _LEAST_POINTS = 4.0
@@ -44,11 +45,12 @@ def place(ax: Axes, show: bool) -> Axes:
         return ax
     labels, handles = zip(*entries, strict=True)
 
-    def made(size: float, loc: str) -> Legend:
-        return ax.legend(handles, labels, loc=loc, fontsize=size, **_LOOK)
+    def made(size: float, loc: str, columns: int = 1) -> Legend:
+        options = {"fontsize": size, "ncols": columns, **_LOOK}
+        return ax.legend(handles, labels, loc=loc, **options)
 
     # Small enough for what a layout leaves.
-    size = style.text_size(ax)
+    size, columns = style.text_size(ax), 1
     width, height = _fractions(ax, made(size, "upper right"))
     too_large = max(width, height) / _MOST_OF_AXES
     if too_large > 1:
@@ -60,9 +62,12 @@ def place(ax: Axes, show: bool) -> Axes:
     covered = {loc: _covered(drawn, at, width, height) for loc, at in _PLACES.items()}
     loc = min(covered, key=covered.get)
     if covered[loc] and ax.get_autoscaley_on():
+        if len(entries) > 3 and 2 * width < _MOST_OF_AXES:
+            columns = 2
+            width, height = _fractions(ax, made(size, loc, columns))
         loc, more = _corner(drawn, width, height)
         _raise_top(ax, more)
-    made(size, loc)
+    made(size, loc, columns)
     return ax
 
 
@@ -83,8 +88,8 @@ def _fractions(ax: Axes, legend: Legend) -> tuple[float, float]:
     pad = 2 * _LOOK["borderaxespad"] * legend.prop.get_size_in_points()
     pad *= ax.figure.get_dpi() / 72
     width, height = pixels.width + pad, pixels.height + pad
-    left = _LEFT_BY_LAYOUT
-    return width / (left * axes.width), height / (left * axes.height)
+    across, up = _LEFT_BY_LAYOUT
+    return width / (across * axes.width), height / (up * axes.height)
 
 
 def _corner(drawn: list, width: float, height: float) -> tuple[str, float]:
@@ -101,12 +106,14 @@ def _corner(drawn: list, width: float, height: float) -> tuple[str, float]:
 def _raise_top(ax: Axes, more: float) -> None:
     """Make the y-axis longer at its top, by a fraction of what it is."""
     low, high = ax.transScale.transform([(1, y) for y in ax.get_ylim()])[:, 1]
-    # What lies beyond the margin, which autoscaling adds, counts as data.
-    margin = ax.margins()[1]
-    top = high + more * (high - low) / (1 + margin)
-    at = ax.transScale.inverted().transform((1, top))[1]
-    ax.update_datalim([(0, at)], updatex=False)
-    ax.autoscale_view(scalex=False)
+    at = ax.transScale.inverted().transform((1, high + more * (high - low)))[1]
+    if ax.get_aspect() == "auto":
+        # Autoscaling stays on: the next call finds its own room.
+        ax.set_ylim(top=at, auto=True)
+    else:
+        # Limits would be cut back to one scale; data are not.
+        ax.update_datalim([(0, at)], updatex=False)
+        ax.autoscale_view()
 
 
 def _drawn(ax: Axes) -> list[tuple[Path, bool]]:

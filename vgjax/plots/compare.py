@@ -79,11 +79,16 @@ def compare(
     _knee.give_room(ax)
     style.title(ax, "Spectra side by side")
     ax.set(ylabel="log σ per step (nats)", xlim=(-0.6, len(columns) - 0.4))
-    names = [str(name) + _said(spectrum) for name, spectrum in spectra.items()]
-    is_upright = len(names) <= _MOST_UPRIGHT and sum(map(len, columns)) <= _MOST_LETTERS
-    turned = (
-        {} if is_upright else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    is_upright = (
+        len(columns) <= _MOST_UPRIGHT and sum(map(len, columns)) <= _MOST_LETTERS
     )
+    # Turned names of several lines would run into each other.
+    apart = "\n" if is_upright else ", "
+    names = [
+        apart.join([str(name), *_said(spectrum)]) for name, spectrum in spectra.items()
+    ]
+    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    turned = {} if is_upright else slanted
     size = style.text_size(ax)
     ax.set_xticks(range(len(names)), names, fontsize=size, **turned)
     if not any(np.isfinite(column.values[-1:]).any() for column in columns.values()):
@@ -92,17 +97,17 @@ def compare(
     return _legend.place(ax, legend)
 
 
-def _said(spectrum: Spectrum) -> str:
+def _said(spectrum: Spectrum) -> list[str]:
     """What the name of a column is followed by."""
     values = np.asarray(spectrum.log_singular_values)
-    members = f"\nmean of {len(values)}" if values.ndim == 3 else ""
+    members = [f"mean of {len(values)}"] if values.ndim == 3 else []
     counts = {
         "−∞": int((values[..., -1, :] == -np.inf).sum()),
         "∞": int((values[..., -1, :] == np.inf).sum()),
         "NaN": int(np.isnan(values[..., -1, :]).sum()),
     }
-    lost = [f"\n{count} at {what}" for what, count in counts.items() if count]
-    return members + "".join(lost)
+    lost = [f"{count} at {what}" for what, count in counts.items() if count]
+    return members + lost
 
 
 def _draw_column(ax: Axes, place: int, column: _data.Records) -> None:

@@ -123,7 +123,9 @@ def _stretch_share(ax: Axes, factor: float) -> None:
     name = f"{_SHARE_AXIS}.{id(ax)}"
     for right in [other for other in ax.figure.axes if other.get_gid() == name]:
         low, high = right.get_ylim()
+        ticks = [tick for tick in right.get_yticks() if low <= tick <= high]
         right.set_ylim(low, low + (high - low) * factor)
+        right.set_yticks(ticks)
 
 
 def _share_axis(ax: Axes) -> Axes:
