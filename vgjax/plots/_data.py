@@ -7,6 +7,9 @@ import numpy as np
 
 from vgjax import _checks
 
+# Nats, from which on an error is drawn: less is the width of a line.
+SEEN_ERROR = 0.1
+
 
 class Mean(NamedTuple):
     """The mean over a batch, of what is finite there."""

@@ -14,7 +14,7 @@ from vgjax.plots import style
 _MOST_ENTRIES = 6
 # A layout that comes later makes room for labels: of the axes, this much stays in
 # width, where a colour bar or a right axis is beside them, and in height.
-_LEFT_BY_LAYOUT = (0.8, 0.95)
+_LEFT_BY_LAYOUT = (0.75, 0.92)
 # Of the axes that are left, a legend may take so much of the width and height.
 _MOST_OF_AXES = 0.94
 _LEAST_POINTS = 4.0

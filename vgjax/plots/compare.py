@@ -30,8 +30,9 @@ def compare(
     the steps, so that products of different length compare. Up to 16 values are a
     level each. More are a bar from the largest to the smallest, darker between the
     tenths and between the quarters, with markers for the largest, the median and the
-    smallest. The name of a column is followed by how many values are -inf; undecided
-    values, of infinite error, are dotted or hollow.
+    smallest. The name of a column is followed by how many values are -inf. Undecided
+    values, of infinite error, are dotted or hollow; finite errors have a bar, if above
+    0.1 nats.
 
     Args:
       spectra: what `vgjax.jacobian_spectrum` gives, by name, in the order to draw; N
@@ -79,9 +80,8 @@ def compare(
     _knee.give_room(ax)
     style.title(ax, "Spectra side by side")
     ax.set(ylabel="log σ per step (nats)", xlim=(-0.6, len(columns) - 0.4))
-    is_upright = (
-        len(columns) <= _MOST_UPRIGHT and sum(map(len, columns)) <= _MOST_LETTERS
-    )
+    letters = sum(map(len, columns))
+    is_upright = len(columns) <= _MOST_UPRIGHT and letters <= _MOST_LETTERS
     # Turned names of several lines would run into each other.
     apart = "\n" if is_upright else ", "
     names = [
@@ -121,8 +121,10 @@ def _draw_column(ax: Axes, place: int, column: _data.Records) -> None:
         values, width, is_undecided = _draw_bar(
             ax, place, values, width, is_undecided, series
         )
-    shown = np.isfinite(values) & np.isfinite(width) & (width > 0)
-    if column.members > 1 and shown.any():
+    is_batch = column.members > 1
+    shown = np.isfinite(values) & (width > (0 if is_batch else _data.SEEN_ERROR / t))
+    shown &= ~is_undecided | is_batch
+    if shown.any():
         bar = {"fmt": "none", "ecolor": "0.2", "elinewidth": 1.1, "capsize": 2}
         # Side by side, that one bar does not end in another.
         apart = 0.7 * _HALF_WIDTH if len(values) > len(style.ROLES) else 0
@@ -131,7 +133,7 @@ def _draw_column(ax: Axes, place: int, column: _data.Records) -> None:
             beside[shown],
             values[shown],
             yerr=width[shown],
-            label="mean ± SD",
+            label="mean ± SD" if is_batch else "± error",
             zorder=3,
             **bar,
         )

@@ -13,9 +13,6 @@ from vgjax.products import Spectrum
 
 __all__ = ["spectrum"]
 
-# Nats, from which on an error is drawn: less is the width of a line.
-_SEEN_ERROR = 0.1
-
 
 def spectrum(
     spectrum: Spectrum,
@@ -192,7 +189,7 @@ def _draw_bands(
 ) -> bool:
     """Draw a pale band around each column that has one to see; whether there is one."""
     label = _band_of(members) if said else None
-    least = _SEEN_ERROR if members == 1 else 0
+    least = _data.SEEN_ERROR if members == 1 else 0
     drawn = False
     for value, off, colour in zip(values.T, width.T, colours, strict=True):
         shown = np.isfinite(value) & np.isfinite(off)
