@@ -1,54 +1,18 @@
-import inspect
-from typing import NamedTuple
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from support.pictures import (
+    DRAW,
+    batch,
+    legend_of,
+    lines,
+    luminance,
+    made,
+    straight,
+    texts,
+    with_errors,
+)
 
 import vgjax.plots as plots
-from vgjax.products import Spectrum
-from vgjax.spectra import Rates
-
-
-class Other(NamedTuple):
-    """As of `lyapunov_spectrum`: arrays of several shapes."""
-
-    exponents: np.ndarray
-    history: np.ndarray
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture
-def ax():
-    return plt.figure().add_subplot()
-
-
-def made(values, steps=None):
-    values = np.asarray(values, float)
-    steps = np.arange(1, len(values) + 1) if steps is None else np.asarray(steps)
-    return Spectrum(steps, values, values.sum(axis=1))
-
-
-def straight(rates, T=20):
-    return made(np.arange(1, T + 1)[:, None] * np.asarray(rates))
-
-
-def lines(ax, style):
-    return [line for line in ax.lines if line.get_linestyle() == style]
-
-
-def legend_of(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
-def luminance(colour):
-    return np.dot(to_rgb(colour), [0.299, 0.587, 0.114])
 
 
 def test_spectrum_draws_every_value_as_it_is():
@@ -123,10 +87,6 @@ def test_rows_of_nan_are_skipped(N):
 
 def test_one_record_is_a_visible_dot():
     assert plots.spectrum(made([[1.0, 0.0]])).lines[0].get_marker() == "."
-
-
-def with_errors(spectrum, error):
-    return spectrum._replace(error=np.broadcast_to(error, (20, 3)).copy())
 
 
 def test_errors_below_what_a_line_is_wide_change_nothing():
@@ -247,153 +207,8 @@ def test_errors_of_another_shape_are_refused():
         plots.spectrum(spectrum)
 
 
-def test_eigenvalues_are_drawn_in_the_plane_with_both_circles():
-    W = np.array([[0.0, -1.5, 0.0], [1.5, 0.0, 0.0], [0.0, 0.0, 0.5]])
-    ax = plots.eigenvalues(W)
-    unit, radius, dots = ax.lines
-    found = sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True))
-    np.testing.assert_allclose(found, [(0, -1.5), (0, 1.5), (0.5, 0)], atol=1e-6)
-    np.testing.assert_allclose(np.hypot(*unit.get_data()), 1, rtol=1e-12)
-    np.testing.assert_allclose(np.hypot(*radius.get_data()), 1.5, rtol=1e-6)
-    assert unit.get_linestyle() != radius.get_linestyle()
-    assert ax.get_aspect() == 1
-    assert "spectral radius 1.5" in legend_of(ax)
-
-
-def test_rates_are_drawn_against_predictions_with_their_errors():
-    measured = Rates(np.array([0.2, -0.1]), np.array([0.05, np.nan]))
-    ax = plots.rates(measured, np.array([0.25, -0.2]))
-    equal = lines(ax, "--")[0]
-    assert equal.get_slope() == 1
-    assert equal.get_xy1()[0] == equal.get_xy1()[1]
-    dots = ax.containers[0].lines[0]
-    np.testing.assert_array_equal(dots.get_xdata(), [0.25, -0.2])
-    np.testing.assert_array_equal(dots.get_ydata(), [0.2, -0.1])
-    bar = ax.containers[0].lines[2][0].get_segments()[0]
-    np.testing.assert_allclose(bar, [(0.25, 0.15), (0.25, 0.25)], rtol=1e-14)
-
-
-def test_rates_without_errors_have_no_bars_and_drop_what_has_no_place():
-    dead, unknown = -np.inf, np.nan
-    ax = plots.rates(
-        np.array([0.1, dead, dead, 0.3]), np.array([0.2, 0.1, dead, unknown])
-    )
-    ax.figure.canvas.draw()
-    dots, _, bars = ax.containers[0].lines
-    assert bars == ()
-    np.testing.assert_array_equal(dots.get_xydata(), [(0.2, 0.1)])
-    assert "measured\n(2 directions annihilated)" in legend_of(ax)
-
-
-DRAW = {
-    "spectrum": lambda ax=None: plots.spectrum(
-        straight([0.1, -1]), theory=np.zeros(2), ax=ax
-    ),
-    "fan": lambda ax=None: plots.spectrum(straight(np.linspace(0, -1, 20)), ax=ax),
-    "eigenvalues": lambda ax=None: plots.eigenvalues(np.eye(2), ax=ax),
-    "rates": lambda ax=None: plots.rates(np.zeros(2), np.ones(2), ax=ax),
-}
-
-
-@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
-def test_the_axes_given_are_used_and_returned(draw, ax):
-    assert draw(ax) is ax
-    assert plt.get_fignums() == [ax.figure.number]
-    assert draw() is not ax
-
-
-@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
-def test_the_legend_covers_no_data_and_the_axes_say_what_they_are(draw):
-    ax = draw()
-    ax.figure.canvas.draw()
-    legend, axes = ax.get_legend().get_window_extent(), ax.get_window_extent()
-    assert legend.x0 > axes.x1
-    assert legend.x1 <= ax.figure.bbox.x1
-    assert ax.get_xlabel()
-    assert ax.get_ylabel()
-
-
-def test_spectra_and_rates_name_their_units():
-    assert DRAW["spectrum"]().get_ylabel() == "log σ (nats)"
-    assert DRAW["spectrum"]().get_xlabel() == "steps"
-    ax = DRAW["rates"]()
-    assert "nats per step" in ax.get_xlabel()
-    assert "nats per step" in ax.get_ylabel()
-
-
 def test_theory_and_measurement_differ_without_colour():
     measured, _, theory, _ = DRAW["spectrum"]().lines
     assert measured.get_linestyle() != theory.get_linestyle()
     darker = luminance(measured.get_color()) - luminance(theory.get_color())
     assert darker > 0.3
-
-
-def test_no_global_setting_is_changed():
-    before = dict(plt.rcParams)
-    for draw in DRAW.values():
-        draw()
-    assert dict(plt.rcParams) == before
-
-
-@pytest.mark.parametrize(
-    ("draw", "arguments", "options", "match"),
-    [
-        ("spectrum", (made([[1.0, 0.0]]),), {"theory": [1.0]}, r"`theory` .* \(N=2,\)"),
-        (
-            "spectrum",
-            (made([[1.0, 0.0]]),),
-            {"theory": made([[1.0]])},
-            r"`theory.log_singular_values` .* \(R, N=2\)",
-        ),
-        ("eigenvalues", (np.ones((2, 3)),), {}, r"`W` must have shape \(N, N\)"),
-        ("rates", (np.ones((2, 2)), np.ones(2)), {}, r"`measured` .* \(N,\)"),
-        ("rates", (np.ones(2), np.ones(3)), {}, r"`predicted` .* \(N=2,\)"),
-    ],
-)
-def test_wrong_arguments_are_refused_by_name(draw, arguments, options, match):
-    # Unwrapped, for where a type checker is hooked in and would speak first.
-    with pytest.raises(ValueError, match=match):
-        inspect.unwrap(getattr(plots, draw))(*arguments, **options)
-
-
-@pytest.mark.parametrize(
-    ("draw", "arguments", "options", "match"),
-    [
-        (
-            "spectrum",
-            (np.zeros((3, 2)),),
-            {},
-            "`spectrum` must be a Spectrum, as of `jacobian_spectrum`, but is ndarray",
-        ),
-        ("spectrum", (None,), {}, "`spectrum` must be a Spectrum, .* is NoneType"),
-        (
-            "spectrum",
-            (straight([0.1]),),
-            {"theory": Rates(np.zeros(1), np.zeros(1))},
-            "`theory` must be a Spectrum or an array of rates, but is Rates",
-        ),
-        (
-            "rates",
-            (Other(np.zeros(2), np.zeros((3, 2))), np.zeros(2)),
-            {},
-            "`measured` must be what `growth_rates` gives or an array .* is Other",
-        ),
-        (
-            "rates",
-            (straight([0.1]), np.zeros(1)),
-            {},
-            "`measured` must be what `growth_rates` gives or an array .* is Spectrum",
-        ),
-        (
-            "rates",
-            (np.zeros(1), Rates(np.zeros(1), np.zeros(1))),
-            {},
-            "`predicted` must be an array of rates, but is Rates",
-        ),
-        ("rates", (np.zeros(1), "fast"), {}, "`predicted` must be an array .* is str"),
-        ("rates", (None, np.zeros(1)), {}, "`measured` must be .* is NoneType"),
-    ],
-)
-def test_another_kind_is_refused_with_what_to_pass(draw, arguments, options, match):
-    with pytest.raises(TypeError, match=match):
-        inspect.unwrap(getattr(plots, draw))(*arguments, **options)
