@@ -212,3 +212,182 @@ def test_theory_and_measurement_differ_without_colour():
     assert measured.get_linestyle() != theory.get_linestyle()
     darker = luminance(measured.get_color()) - luminance(theory.get_color())
     assert darker > 0.3
+
+
+def test_values_are_paler_from_the_largest_to_the_smallest():
+    drawn = lines(plots.spectrum(straight(np.linspace(1, -1, 16))), "-")
+    lightness = [luminance(line.get_color()) for line in drawn]
+    assert (np.diff(lightness) > 0.005).all()
+
+
+@pytest.mark.parametrize("N", [4, 40])
+def test_two_spectra_on_one_axes_differ_without_colour(N, ax):
+    plots.spectrum(straight(np.linspace(0.1, -0.5, N)), ax=ax, label="one")
+    first = list(ax.lines)
+    plots.spectrum(straight(np.linspace(0.1, -0.5, N)), ax=ax, label="two")
+    second = ax.lines[len(first) :]
+    assert len(second) == len(first)
+    apart = luminance(first[0].get_color()) - luminance(second[0].get_color())
+    assert abs(apart) > 0.1
+    if N == 4:
+        assert first[0].get_marker() != second[0].get_marker()
+
+
+def test_all_minus_infinity_is_said_on_axes_that_show_the_steps():
+    spectrum = straight([0.1, -0.2, -0.7])
+    spectrum.log_singular_values[:] = -np.inf
+    ax = plots.spectrum(spectrum)
+    ax.figure.canvas.draw()
+    assert texts(ax) == ["nothing to draw:\nall values are −∞"]
+    assert legend_of(ax) == ["measured\n(3 directions annihilated)"]
+    low, high = ax.get_xlim()
+    assert low <= 1
+    assert 20 <= high < 30
+    assert not any(label.get_visible() for label in ax.get_yticklabels())
+
+
+def test_all_nan_is_said_on_the_axes():
+    spectrum = straight([0.1, -0.2, -0.7])
+    spectrum.log_singular_values[:] = np.nan
+    ax = plots.spectrum(spectrum)
+    ax.figure.canvas.draw()
+    assert texts(ax) == ["nothing to draw:\nno value is finite"]
+
+
+def test_what_is_drawn_is_not_said_to_be_nothing():
+    assert texts(plots.spectrum(straight([0.1, -0.2]))) == []
+
+
+def test_one_nan_among_the_rates_of_theory_takes_one_line():
+    ax = plots.spectrum(
+        straight([0.1, -0.2, -0.7]), theory=np.array([-0.3, np.nan, 0.2])
+    )
+    ends = [line.get_ydata()[-1] for line in lines(ax, "--")]
+    np.testing.assert_allclose(ends, [4, -6, np.nan], rtol=1e-14)
+    assert "theory\n(1 NaN)" in legend_of(ax)
+
+
+@pytest.mark.parametrize("N", [3, 30])
+def test_infinite_values_are_left_out_and_counted(N):
+    spectrum = straight(np.linspace(0.5, -0.5, N))
+    spectrum.log_singular_values[8:, 0] = np.inf
+    ax = plots.spectrum(spectrum)
+    ax.figure.canvas.draw()
+    assert np.isfinite(ax.get_ylim()).all()
+    assert any("(1 infinite)" in label for label in legend_of(ax))
+    if N == 30:
+        largest = lines(ax, "-")[0].get_ydata()
+        np.testing.assert_array_equal(
+            largest[8:], spectrum.log_singular_values[8:, 1], strict=True
+        )
+
+
+def test_a_deep_smallest_value_leaves_the_largest_readable():
+    spectrum = straight([0.05, -0.1, -25.0])
+    ax = plots.spectrum(spectrum)
+    ax.figure.canvas.draw()
+    assert "finer scale above" in texts(ax)
+    at = ax.transAxes.inverted().transform
+    y = at(ax.transData.transform([(1, 0.05), (20, 1.0), (20, -500.0)]))[:, 1]
+    # On one scale the largest would rise by 1 / 500 of the axis.
+    assert y[1] - y[0] > 0.1
+    assert 0 < y[2] < 0.1
+    ticks = [float(t.get_text().replace("−", "-")) for t in ax.get_yticklabels()]
+    assert min(ticks) < -100
+    assert sum(-2 < tick < 1.5 for tick in ticks) >= 2
+
+
+def test_both_sides_of_the_knee_are_linear_and_it_can_be_undone():
+    ax = plots.spectrum(straight([0.05, -0.1, -25.0]))
+    ax.figure.canvas.draw()
+
+    def heights(*values):
+        return ax.transData.transform([(0, y) for y in values])[:, 1]
+
+    for values in [(0.0, 0.3, 0.6), (-100.0, -200.0, -300.0)]:
+        low, middle, high = heights(*values)
+        np.testing.assert_allclose(middle - low, high - middle, rtol=1e-9)
+    ax.set_yscale("linear")
+    upper, lower = np.diff(heights(0.6, 0.3)), np.diff(heights(-99.7, -100.0))
+    np.testing.assert_allclose(upper, lower, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rates", [[0.1, -0.2, -0.7], [-20, -25, -30], [0, 0, 0]])
+def test_other_spectra_have_one_scale(rates):
+    ax = plots.spectrum(straight(rates))
+    assert ax.get_yscale() == "linear"
+    assert texts(ax) == []
+
+
+def test_limits_and_scales_that_somebody_chose_stay(ax):
+    ax.set_ylim(-3, 3)
+    plots.spectrum(straight([0.05, -0.1, -25.0]), ax=ax)
+    assert ax.get_ylim() == (-3, 3)
+    assert ax.get_yscale() == "linear"
+
+
+def test_axes_that_share_y_have_one_knee():
+    figure, (one, two) = plots.style.plt.subplots(1, 2, sharey=True)
+    plots.spectrum(straight([0.05, -0.1, -25.0]), ax=one)
+    plots.spectrum(straight([0.04, -0.2]), ax=two)
+    figure.canvas.draw()
+    assert one.get_ylim() == two.get_ylim()
+    (left,), (right,) = [[t.get_position()[1] for t in ax.texts] for ax in (one, two)]
+    assert left == right
+
+
+def test_a_batch_is_its_mean_and_one_standard_deviation():
+    rates = np.array([[0.1, -1.0], [0.2, -2.0], [0.6, -3.0]])
+    ax = plots.spectrum(batch([straight(r) for r in rates]), theory=rates)
+    steps = np.arange(1, 21)
+    measured, theory = lines(ax, "-"), lines(ax, "--")
+    for i in (0, 1):
+        np.testing.assert_allclose(
+            measured[i].get_ydata(), rates[:, i].mean() * steps, rtol=1e-12
+        )
+        end = rates[:, i].mean() * 20
+        np.testing.assert_allclose(theory[i].get_ydata()[-1], end, rtol=1e-12)
+        edge = 20 * np.array([-1, 1]) * rates[:, i].std(ddof=1) + end
+        vertices = ax.collections[i].get_paths()[0].vertices
+        for y in edge:
+            assert np.isclose(vertices, (20, y)).all(axis=1).any()
+    assert legend_of(ax) == ["measured", "mean ± SD of 3", "theory"]
+
+
+def test_a_batch_of_steps_that_differ_is_refused():
+    both = batch([straight([0.1, -0.2])] * 2)
+    both.steps[1] += 1
+    with pytest.raises(ValueError, match="`spectrum.steps` must be the same for all 2"):
+        plots.spectrum(both)
+
+
+def test_members_that_are_annihilated_are_left_out_of_the_mean_and_counted():
+    dead, alive = straight([0.1, -0.5]), straight([0.1, -0.3])
+    dead.log_singular_values[:, 1] = -np.inf
+    ax = plots.spectrum(batch([dead, alive]))
+    last = lines(ax, "-")[1].get_ydata()
+    np.testing.assert_allclose(last, alive.log_singular_values[:, 1], rtol=1e-12)
+    assert "measured\n(1 of 2 x 2 directions annihilated)" in legend_of(ax)
+
+
+def test_what_one_member_does_not_decide_is_undecided():
+    one = straight([0.1, -0.2, -0.7])
+    sure, unsure = with_errors(one, 0.0), with_errors(one, 0.0)
+    unsure.error[10:, 2] = np.inf
+    ax = plots.spectrum(batch([sure, unsure]))
+    assert len(lines(ax, ":")) == 1
+    assert "1 of 3 values\nundecided from step 11 on" in legend_of(ax)
+
+
+def test_an_error_and_undecided_values_of_a_fan_share_an_entry():
+    spectrum = straight(np.linspace(0.5, -1.5, 33))
+    error = np.zeros((20, 33))
+    error[:, 0], error[12:, 20:] = 3.0, np.inf
+    ax = plots.spectrum(spectrum._replace(error=error), theory=np.zeros(33))
+    assert len(legend_of(ax)) == 6
+    assert "13 of 33 values\nundecided at the end; band: ± error" in legend_of(ax)
+
+
+def test_flat_largest_values_get_no_scale_of_their_own():
+    ax = plots.spectrum(straight([1e-7, -0.5, -2.0]))
+    assert ax.get_yscale() == "linear"

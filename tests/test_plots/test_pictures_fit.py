@@ -18,7 +18,6 @@ from support.pictures import (
 import vgjax.plots as plots
 from vgjax.spectra import Rates
 
-
 PICTURES = pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
 BATCHES = {
     name: lambda name=name, **o: SEVERAL[name][0](batch(SEVERAL[name][1]), **o)

@@ -20,6 +20,7 @@ from vgjax.plots import style
 # the axis; they then have the larger half of it.
 _MOST_DEPTH = 10
 _UPPER_SHARE = 0.6
+_LEAST_SPAN = 1e-3
 _MARK = "vgjax.knee"
 # Of the axis, between the knee and the next tick.
 _CLEAR = 0.05
@@ -103,14 +104,19 @@ def give_room(ax: Axes) -> None:
 
 def _bend(shared: list[Axes]) -> Bend | None:
     leading = [line for ax in shared for line in ax.lines if _is_leading(line)]
-    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in leading])
+    heights = [np.asarray(line.get_ydata(), float) for line in leading]
+    values = np.concatenate([np.zeros(0), *heights])
     values = values[np.isfinite(values)]
     drawn = np.array([ax.dataLim.intervaly for ax in shared])
     low = drawn[:, 0][np.isfinite(drawn[:, 0])].min(initial=np.inf)
     high = drawn[:, 1][np.isfinite(drawn[:, 1])].max(initial=-np.inf)
     if not (len(values) and low < high):
         return None
-    span = max(np.ptp(values), (high - low) / 50)
+    span, whole = np.ptp(values), high - low
+    # Of lines that are flat there is no more to read.
+    if span < whole * _LEAST_SPAN:
+        return None
+    span = max(span, 10 * whole * _LEAST_SPAN)
     knee = values.min() - 0.15 * span
     upper, lower = high - knee, knee - low
     if lower <= _MOST_DEPTH * upper:

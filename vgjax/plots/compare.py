@@ -73,7 +73,7 @@ def compare(
         columns[str(name)] = _data.records(spectrum, path)
     ax = style.axes(ax)
 
-    ax.axhline(0, **style.REFERENCE)
+    ax.axhline(0, gid="vgjax.zero" + style.LEADING, **style.REFERENCE)
     for place, column in enumerate(columns.values()):
         if len(column.steps):
             _draw_column(ax, place, column)

@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 
 from vgjax import _checks
 from vgjax.gradients import SignalToNoise
@@ -77,9 +78,10 @@ def _drowned(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 def _shade(ax: Axes, lags: np.ndarray, drowned: np.ndarray) -> None:
     said = f"noise above signal\n(first at lag {lags[drowned][0]})"
-    # Half a lag to either side; a single one has a width too.
-    edges = np.append(lags - 0.5, lags[-1] + 0.5)
-    where = np.append(drowned, drowned[-1])
+    # Half a lag to either side of each run of them.
+    change = np.diff(drowned, prepend=False, append=False)
+    runs = np.append(lags - 0.5, lags[-1] + 0.5)[change].reshape(-1, 2)
+    boxes = [[(a, 0), (a, 1), (b, 1), (b, 0)] for a, b in runs]
     grey = {"color": "0.5", "alpha": 0.15, "linewidth": 0, "zorder": 0}
-    across = {"transform": ax.get_xaxis_transform(), "step": "post", "label": said}
-    ax.fill_between(edges, 0, 1, where=where, **grey, **across)
+    area = PolyCollection(boxes, transform=ax.get_xaxis_transform(), label=said, **grey)
+    ax.add_collection(area, autolim=False)
