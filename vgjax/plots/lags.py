@@ -52,7 +52,8 @@ def lags(
       ...     lambda w, h, x: (w * h + x, None), jnp.array(0.5)
       ... )
       >>> last = lambda trajectory: trajectory.carry.sum()
-      >>> parts = vgjax.lag_contributions(step, jnp.ones(1), jnp.ones((9, 1)), last)
+      >>> inputs = jnp.ones((9, 1))
+      >>> parts = vgjax.gradients.lag_contributions(step, jnp.ones(1), inputs, last)
       >>> ax = vgjax.plots.lags(parts, theory=float(jnp.log(0.5)))
       >>> [text.get_text() for text in ax.get_legend().get_texts()]
       ['norm of the part', 'theory', 'share of lags up to this\n(90 % by lag 4)']

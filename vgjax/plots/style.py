@@ -62,7 +62,7 @@ HOLLOW = {"markersize": 5, "markerfacecolor": "white"}
 # Lightness alternates, for a page without colour.
 SERIES = (
     Series("#4f9bd0", "#a9cde8", "#2171b5", None),
-    Series("#b84e05", "#f3b27a", "#8c3a03", "s"),
+    Series("#9a3f04", "#eda35f", "#8c3a03", "s"),
     Series("#8fce8a", "#d3edcf", "#2f7d32", "D"),
     Series("#7d5fb2", "#c3b4de", "#4b2e83", "P"),
     Series("#e0b72f", "#f3e2a6", "#8a6d00", "X"),
