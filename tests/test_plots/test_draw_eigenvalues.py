@@ -1,3 +1,4 @@
+import matplotlib.pyplot as plt
 import numpy as np
 from support.pictures import legend_of
 
@@ -33,7 +34,7 @@ def test_a_batch_has_all_eigenvalues_and_the_ring_of_its_radii():
 
 
 def test_no_eigenvalue_is_cut_off_where_the_legend_makes_room():
-    figure, axes = plots.style.plt.subplots(2, 3, layout="constrained")
+    figure, axes = plt.subplots(2, 3, layout="constrained")
     ax = plots.eigenvalues(1.3 * np.eye(2) + np.array([[0, 1], [-1, 0]]), ax=axes[0, 0])
     figure.canvas.draw()
     (low, high), (left, right) = ax.get_ylim(), ax.get_xlim()

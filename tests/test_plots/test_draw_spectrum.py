@@ -1,3 +1,4 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from support.pictures import (
@@ -327,7 +328,7 @@ def test_limits_and_scales_that_somebody_chose_stay(ax):
 
 
 def test_axes_that_share_y_have_one_knee():
-    figure, (one, two) = plots.style.plt.subplots(1, 2, sharey=True)
+    figure, (one, two) = plt.subplots(1, 2, sharey=True)
     plots.spectrum(straight([0.05, -0.1, -25.0]), ax=one)
     plots.spectrum(straight([0.04, -0.2]), ax=two)
     figure.canvas.draw()

@@ -44,7 +44,7 @@ def overlap(one, other):
 
 
 @pytest.mark.parametrize("draw", [DRAW, BATCHES], ids=["one", "batch"])
-@pytest.mark.parametrize("size", [(12, 9), (9, 8)])
+@pytest.mark.parametrize("size", [(12, 9), (7.5, 7.5)])
 def test_every_picture_stays_in_its_cell_of_a_grid(draw, size):
     figure, axes = plt.subplots(3, 3, figsize=size, layout="constrained")
     for ax, picture in zip(axes.flat, draw.values(), strict=True):

@@ -96,7 +96,7 @@ def records(spectrum: Any, name: str, N: int | None = None) -> Records:
     # Of the mean: it is off by the mean of errors at worst.
     width = drawn.spread + certain.mean(axis=0)
     lost = lost_at_the_end(values[:, -1], error[:, -1]) if len(steps) else ""
-    return Records(steps, drawn.value, width, is_undecided.any(axis=0), lost, B)
+    return Records(steps, drawn.value, width, np.any(is_undecided, axis=0), lost, B)
 
 
 def _errors(spectrum: Any, values: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ is what. A logarithm of the axis would bend them all.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -69,12 +70,14 @@ class Ticks(Locator):
 
     def __call__(self):
         """Return the ticks of the axis as it is now."""
-        return self.tick_values(*self.axis.get_view_interval())
+        axis: Any = self.axis
+        return self.tick_values(*axis.get_view_interval())
 
     def tick_values(self, vmin, vmax):
         """Return the ticks between two values."""
         low, high = sorted((vmin, vmax))
-        knee, room = self.bend.knee, int(np.clip(self.axis.get_tick_space(), 2, 9))
+        axis: Any = self.axis
+        knee, room = self.bend.knee, int(np.clip(axis.get_tick_space(), 2, 9))
         above = MaxNLocator(max(room // 2, 2)).tick_values(max(low, knee), high)
         below = MaxNLocator(max(room // 2, 2)).tick_values(low, min(high, knee))
         clear = _CLEAR * np.ptp(self.bend.forward([low, high]))

@@ -1,5 +1,7 @@
 """Legends inside the axes, where nothing is drawn, or above what is drawn."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection, PolyCollection
@@ -45,7 +47,7 @@ def place(ax: Axes, show: bool) -> Axes:
         return ax
     labels, handles = zip(*entries, strict=True)
 
-    def made(size: float, loc: str, columns: int = 1) -> Legend:
+    def made(size: float, loc: Any, columns: int = 1) -> Legend:
         options = {"fontsize": size, "ncols": columns, **_LOOK}
         return ax.legend(handles, labels, loc=loc, **options)
 
@@ -60,7 +62,7 @@ def place(ax: Axes, show: bool) -> Axes:
     # The first place that is free, or a corner above once the data are lower.
     drawn = _drawn(ax)
     covered = {loc: _covered(drawn, at, width, height) for loc, at in _PLACES.items()}
-    loc = min(covered, key=covered.get)
+    loc = min(covered, key=lambda place: covered[place])
     if covered[loc] and ax.get_autoscaley_on():
         if len(entries) > 3 and 2 * width < _MOST_OF_AXES:
             columns = 2

@@ -1,6 +1,7 @@
 """Several spectra side by side on one axis."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -78,8 +79,8 @@ def compare(
         if len(column.steps):
             _draw_column(ax, place, column)
     _knee.give_room(ax)
-    style.title(ax, "Spectra side by side")
-    ax.set(ylabel="log σ per step (nats)", xlim=(-0.6, len(columns) - 0.4))
+    style.name(ax, "Spectra side by side", "", "log σ per step (nats)")
+    ax.set_xlim(-0.6, len(columns) - 0.4)
     letters = sum(map(len, columns))
     is_upright = len(columns) <= _MOST_UPRIGHT and letters <= _MOST_LETTERS
     # Turned names of several lines would run into each other.
@@ -181,7 +182,9 @@ def _draw_bar(
     for (role, marker), value, undecided in zip(
         style.ROLES.items(), three, hollow, strict=True
     ):
-        face = {"markerfacecolor": "white" if undecided else series.colour}
+        face: dict[str, Any] = {
+            "markerfacecolor": "white" if undecided else series.colour
+        }
         look = {"marker": marker, "linestyle": "none", "markeredgecolor": "0.2"}
         ax.plot([place], [value], label=role, gid=name, zorder=3, **look, **face)
         name = series.name

@@ -1,5 +1,7 @@
 """Eigenvalues in the complex plane, beside the unit circle."""
 
+from typing import Any
+
 import numpy as np
 from jax import Array
 from jaxtyping import Float
@@ -64,10 +66,9 @@ def eigenvalues(
     values = values.ravel()
     series = style.SERIES[0]
     size = 5 if len(values) <= 200 else 2.5
-    dots = {"markerfacecolor": series.colour, "markeredgecolor": "0.2"}
+    dots: dict[str, Any] = {"markerfacecolor": series.colour, "markeredgecolor": "0.2"}
     dots |= {"markersize": size, "markeredgewidth": size / 8, "zorder": 2}
     ax.plot(np.real(values), np.imag(values), "o", label="eigenvalues", **dots)
-    style.title(ax, "Eigenvalues")
-    ax.set(xlabel="Re λ", ylabel="Im λ")
+    style.name(ax, "Eigenvalues", "Re λ", "Im λ")
     ax.set_aspect("equal", adjustable="datalim")
     return _legend.place(ax, legend)

@@ -82,9 +82,8 @@ def exponents(
     if shown.any():
         _draw_dimension(ax, values, mean.value, measured, series)
     _knee.give_room(ax)
-    style.title(ax, "Lyapunov spectrum")
-    ax.set(xlabel="index", ylabel="exponent (nats per step)")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    style.name(ax, "Lyapunov spectrum", "index", "exponent (nats per step)")
+    ax.locator_params(axis="x", integer=True)
     if not shown.any():
         style.nothing(ax, "no exponent is finite", index)
     return _legend.place(ax, legend)

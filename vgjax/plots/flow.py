@@ -63,8 +63,7 @@ def flow(
     extent = (0.5, T + 0.5, T + 0.5, 0.5)
     ax.set_facecolor(_NO_VALUE)
     picture = ax.imshow(shown, extent=extent, aspect="equal", **look)
-    style.title(ax, "Reach of the gradient")
-    ax.set(xlabel="state s (steps)", ylabel="loss read at t (steps)")
+    style.name(ax, "Reach of the gradient", "state s (steps)", "loss read at t (steps)")
     ax.locator_params(nbins=5, integer=True, min_n_ticks=1)
     if not shown.count():
         style.nothing(ax, _lines.why_nothing(values), np.array([0.5, T + 0.5]))
@@ -72,8 +71,9 @@ def flow(
         label = "log ‖∂Lₜ/∂sₛ‖ (nats)"
         label += f", mean of {mean.members}" if mean.members > 1 else ""
         bar = ax.figure.colorbar(picture, ax=ax, label=label, pad=0.02)
+        style.fit_text(bar.ax, style.text_size(ax))
         if isinstance(norm, TwoSlopeNorm):
-            bend = _knee.Bend(norm.vcenter, _slope(norm))
+            bend = _knee.Bend(float(norm.vcenter), _slope(norm))
             bar.ax.yaxis.set_major_locator(_knee.Ticks(bend))
     return ax
 
@@ -89,4 +89,5 @@ def _norm(values: np.ndarray) -> Normalize:
 
 
 def _slope(norm: TwoSlopeNorm) -> float:
-    return (norm.vmax - norm.vcenter) / (norm.vcenter - norm.vmin)
+    low, knee, high = (float(v or 0) for v in (norm.vmin, norm.vcenter, norm.vmax))
+    return (high - knee) / (knee - low)

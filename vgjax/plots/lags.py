@@ -56,7 +56,7 @@ def lags(
       >>> parts = vgjax.gradients.lag_contributions(step, jnp.ones(1), inputs, last)
       >>> ax = vgjax.plots.lags(parts, theory=float(jnp.log(0.5)))
       >>> [text.get_text() for text in ax.get_legend().get_texts()]
-      ['norm of the part', 'theory', 'share of lags up to this\n(90 % by lag 4)']
+      ['norm of the part', 'theory', 'share of lags up to this\n(90 % by lag 3)']
     """
     legend = _checks.flag(legend, "legend")
     fields, wanted = ["lags", "log_norm", "fraction"], "a LagContributions"
@@ -78,8 +78,7 @@ def lags(
         ax.plot(lag, predicted, label="theory", **style.PREDICTED)
     if np.isfinite(share).any():
         _draw_share(ax, lag, _data.mean(share), series)
-    style.title(ax, "Gradient by lag")
-    ax.set(xlabel="lag (steps)", ylabel="log norm (nats)")
+    style.name(ax, "Gradient by lag", "lag (steps)", "log norm (nats)")
     if not np.isfinite(norms).any():
         style.nothing(ax, _lines.why_nothing(norms), lag)
     before = np.ptp(ax.get_ylim())
@@ -138,5 +137,6 @@ def _share_axis(ax: Axes) -> Axes:
     right = ax.twinx()
     right.set_gid(name)
     right.set_ylabel("share of the gradient")
+    style.fit_text(right, style.text_size(ax))
     right.set_ylim(-0.05, 1.05)
     return right

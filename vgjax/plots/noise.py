@@ -64,8 +64,7 @@ def noise(
     drowned = _drowned(above.value, below.value)
     if drowned.any():
         _shade(ax, lags, drowned)
-    style.title(ax, "Signal and noise by lag")
-    ax.set(xlabel="lag (steps)", ylabel="log norm (nats)")
+    style.name(ax, "Signal and noise by lag", "lag (steps)", "log norm (nats)")
     if not (np.isfinite(signal).any() or np.isfinite(noise).any()):
         style.nothing(ax, _lines.why_nothing(np.r_[signal, noise]), lags)
     return _legend.place(ax, legend)

@@ -72,10 +72,15 @@ def rates(
     bar = {"ecolor": "0.3", "elinewidth": 1.2, "capsize": 3}
     label += _data.lost_at_the_end(pairs)
     ax.errorbar(x, y, yerr=bars, xerr=sideways, label=label, **dots, **bar)
-    style.title(ax, "Rates against theory")
-    ax.set(xlabel="predicted (nats per step)", ylabel="measured (nats per step)")
+    style.name(
+        ax,
+        "Rates against theory",
+        "predicted (nats per step)",
+        "measured (nats per step)",
+    )
     ax.set_aspect("equal", adjustable="datalim")
-    ax.locator_params(nbins=6)
+    # Numbers are broad beside narrow axes.
+    ax.locator_params(nbins=6 if style.text_size(ax) > 7 else 4)
     if not len(x):
         style.nothing(ax, "no pair is finite")
     return _legend.place(ax, legend)

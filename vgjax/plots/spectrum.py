@@ -78,8 +78,7 @@ def spectrum(
     if predicted is not None:
         _draw_theory(ax, predicted)
     _knee.give_room(ax)
-    style.title(ax, "Growth of singular values")
-    ax.set(xlabel="steps", ylabel="log σ (nats)")
+    style.name(ax, "Growth of singular values", "steps", "log σ (nats)")
     if not np.isfinite(measured.values).any():
         dead = (np.asarray(spectrum.log_singular_values) == -np.inf).all()
         why = "all values are −∞" if dead else "no value is finite"

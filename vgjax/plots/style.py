@@ -12,7 +12,7 @@ Line, marker and lightness differ, and not the hue alone: a page without colour 
 the same.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,11 +33,12 @@ __all__ = [
     "UNDECIDED",
     "Series",
     "axes",
+    "fit_text",
+    "name",
     "new_series",
     "nothing",
     "ramp",
     "text_size",
-    "title",
 ]
 
 
@@ -52,12 +53,22 @@ class Series(NamedTuple):
     is_first: bool = True  # on its axes
 
 
-MEASURED = {"linewidth": 2.4, "zorder": 2}
-PREDICTED = {"color": "#1a1a1a", "linewidth": 1.1, "linestyle": "--", "zorder": 3}
-SECOND = {"color": "0.3", "linewidth": 1.3, "linestyle": "-.", "zorder": 2.5}
-REFERENCE = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
-UNDECIDED = {"linewidth": 1.4, "linestyle": ":", "zorder": 2}
-HOLLOW = {"markersize": 5, "markerfacecolor": "white"}
+MEASURED: dict[str, Any] = {"linewidth": 2.4, "zorder": 2}
+PREDICTED: dict[str, Any] = {
+    "color": "#1a1a1a",
+    "linewidth": 1.1,
+    "linestyle": "--",
+    "zorder": 3,
+}
+SECOND: dict[str, Any] = {
+    "color": "0.3",
+    "linewidth": 1.3,
+    "linestyle": "-.",
+    "zorder": 2.5,
+}
+REFERENCE: dict[str, Any] = {"color": "0.45", "linewidth": 0.9, "zorder": 1}
+UNDECIDED: dict[str, Any] = {"linewidth": 1.4, "linestyle": ":", "zorder": 2}
+HOLLOW: dict[str, Any] = {"markersize": 5, "markerfacecolor": "white"}
 
 # Lightness alternates, for a page without colour.
 SERIES = (
@@ -99,10 +110,20 @@ def ramp(series: Series, n: int) -> Float[np.ndarray, "n 4"]:
     return between(np.linspace(0, 1, n))
 
 
-def title(ax: Axes, text: str) -> None:
-    """Give the axes a title, unless they have one."""
+def name(ax: Axes, title: str, x: str, y: str) -> None:
+    """Name the axes, in letters that fit them; a title that they have stays."""
     if not ax.get_title():
-        ax.set_title(text, fontsize=1.2 * text_size(ax))
+        ax.set_title(title, fontsize=1.2 * text_size(ax))
+    ax.set(xlabel=x, ylabel=y)
+    fit_text(ax, text_size(ax))
+
+
+def fit_text(ax: Axes, size: float) -> None:
+    """Make labels and tick labels no larger than suits a text of so many points."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_fontsize(min(axis.label.get_fontsize(), 1.25 * size))
+        of_ticks = axis.get_major_ticks(1)[0].label1.get_fontsize()
+        axis.set_tick_params(labelsize=min(of_ticks, 1.25 * size))
 
 
 def nothing(ax: Axes, why: str, over: np.ndarray | None = None) -> None:
