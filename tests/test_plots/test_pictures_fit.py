@@ -67,6 +67,38 @@ def test_every_picture_stays_in_its_cell_of_a_grid(draw, size):
         assert ax.get_window_extent().width > figure.bbox.width / 8
 
 
+@pytest.mark.parametrize("names", [list(DRAW)[:6], list(DRAW)[3:]])
+def test_legends_and_labels_are_smaller_in_small_axes(names):
+    figure, axes = plt.subplots(2, 3, layout="constrained")
+    for ax, name in zip(axes.flat, names, strict=True):
+        DRAW[name](ax=ax)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        for label in (ax.xaxis.label, ax.yaxis.label, *ax.get_yticklabels()):
+            assert label.get_fontsize() <= 7.5
+        if (legend := ax.get_legend()) is not None:
+            box, room = legend.get_window_extent(), ax.get_window_extent()
+            assert room.x0 <= box.x0 < box.x1 <= room.x1
+            assert room.y0 <= box.y0 < box.y1 <= room.y1
+
+
+@PICTURES
+def test_labels_of_large_axes_are_as_somebody_set_them(draw):
+    ax = draw()
+    assert ax.xaxis.label.get_fontsize() == 10
+    assert ax.yaxis.label.get_fontsize() == 10
+
+
+def test_a_long_legend_above_the_data_has_two_columns():
+    full = made(np.tile(np.linspace(1, -1, 40), (20, 1)))
+    ax = plots.spectrum(full, theory=full)
+    ax.figure.canvas.draw()
+    left = {text.get_window_extent().x0 for text in ax.get_legend().get_texts()}
+    assert len(left) == 2
+    room = ax.get_window_extent().height
+    assert ax.get_legend().get_window_extent().height < room / 5
+
+
 def test_an_artist_outside_its_cell_would_be_seen():
     figure, axes = plt.subplots(1, 2, layout="constrained")
     DRAW["rates"](ax=axes[1])

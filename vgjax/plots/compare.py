@@ -67,6 +67,8 @@ def compare(
             f"but is {found}."
         )
         raise TypeError(msg)
+
+    # Read all before anything is drawn.
     columns = {}
     for name, spectrum in spectra.items():
         path, wanted = f"spectra[{name!r}]", "a Spectrum, as of `jacobian_spectrum`"
@@ -79,6 +81,8 @@ def compare(
         if len(column.steps):
             _draw_column(ax, place, column)
     _knee.give_room(ax)
+
+    # Name columns and axes.
     style.name(ax, "Spectra side by side", "", "log σ per step (nats)")
     ax.set_xlim(-0.6, len(columns) - 0.4)
     letters = sum(map(len, columns))
@@ -168,6 +172,7 @@ def _draw_bar(
     is_undecided: np.ndarray,
     series: style.Series,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # The bar, darker inwards.
     row = values[None]
     for k, (fraction, alpha) in enumerate(style.FAN.items()):
         ends = [_ranks.ranked(row, f)[0] for f in (1 - fraction, fraction)]
@@ -175,6 +180,8 @@ def _draw_bar(
         look = {"color": series.colour, "alpha": alpha, "linewidth": 0, "zorder": 1}
         said = "all, 80 %, 50 %" if k == len(style.FAN) - 1 else None
         ax.fill_between([place - half, place + half], *ends, label=said, **look)
+
+    # Three markers on it.
     three = _ranks.summary(row)[0]
     widths = _ranks.summary(row, width[None])[0]
     hollow = _ranks.summary(row, is_undecided[None])[0] == 1

@@ -40,6 +40,7 @@ def eigenvalues(
       >>> [text.get_text() for text in ax.get_legend().get_texts()]
       ['unit circle', 'spectral radius 0.9', 'eigenvalues']
     """
+    # Read what is given.
     legend = _checks.flag(legend, "legend")
     W = _checks.array(W, "W")
     _checks.shape(W, "W", "B N N" if W.ndim == 3 else "N N")
@@ -63,6 +64,7 @@ def eigenvalues(
         ax.fill(np.real(ring), np.imag(ring), color="0.85", linewidth=0, zorder=0.5)
     ax.plot(np.real(around), np.imag(around), label=said, **dotted)
 
+    # Eigenvalues of all members.
     values = values.ravel()
     series = style.SERIES[0]
     size = 5 if len(values) <= 200 else 2.5

@@ -44,6 +44,7 @@ def exponents(
       >>> ax.get_ylabel()
       'exponent (nats per step)'
     """
+    # Read what is given.
     legend = _checks.flag(legend, "legend")
     fields = ["exponents", "standard_error", "resolved"]
     wanted = "a Lyapunov, as of `lyapunov_spectrum`"

@@ -50,6 +50,7 @@ def flow(
       >>> ax.get_xlabel(), ax.get_ylabel()
       ('state s (steps)', 'loss read at t (steps)')
     """
+    # Read what is given.
     legend = _checks.flag(legend, "legend")
     wanted = "an array, as of `gradient_flow`"
     values = _data.batch(_data.numbers(measured, "measured", wanted), "measured", "T T")
@@ -58,6 +59,7 @@ def flow(
     T = len(shown)
     ax = style.axes(ax)
 
+    # Draw the map, and its colours beside it.
     norm = _norm(shown.compressed())
     look = {"cmap": _COLOURS, "norm": norm, "interpolation": "nearest"}
     extent = (0.5, T + 0.5, T + 0.5, 0.5)

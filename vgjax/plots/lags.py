@@ -58,6 +58,7 @@ def lags(
       >>> [text.get_text() for text in ax.get_legend().get_texts()]
       ['norm of the part', 'theory', 'share of lags up to this\n(90 % by lag 3)']
     """
+    # Read what is given.
     legend = _checks.flag(legend, "legend")
     fields, wanted = ["lags", "log_norm", "fraction"], "a LagContributions"
     wanted += ", as of `lag_contributions`"
@@ -71,6 +72,7 @@ def lags(
     ax = style.axes(ax)
     series = style.new_series(ax)
 
+    # Draw norms, prediction and share.
     look = style.MEASURED | {"color": series.colour, "gid": series.name}
     _lines.draw(ax, lag, norm, label + _lines.zeros(norms), **look)
     _lines.explain_band(ax, B)
@@ -78,6 +80,8 @@ def lags(
         ax.plot(lag, predicted, label="theory", **style.PREDICTED)
     if np.isfinite(share).any():
         _draw_share(ax, lag, _data.mean(share), series)
+
+    # Name the axes, and lower both sides of them for the legend.
     style.name(ax, "Gradient by lag", "lag (steps)", "log norm (nats)")
     if not np.isfinite(norms).any():
         style.nothing(ax, _lines.why_nothing(norms), lag)

@@ -45,6 +45,7 @@ def noise(
       >>> [text.get_text() for text in ax.get_legend().get_texts()]
       ['signal', 'noise', 'noise above signal\n(first at lag 2)']
     """
+    # Read what is given.
     legend = _checks.flag(legend, "legend")
     wanted = "a SignalToNoise, as of `signal_to_noise`"
     _data.result(measured, "measured", ["lags", "log_signal", "log_noise"], wanted)
@@ -55,6 +56,7 @@ def noise(
     ax = style.axes(ax)
     series = style.new_series(ax)
 
+    # Draw both lines, and shade where they have crossed.
     above, below = _data.mean(signal), _data.mean(noise)
     look = style.MEASURED | {"color": series.colour, "gid": series.name}
     _lines.draw(ax, lags, above, label + _lines.zeros(signal), **look)

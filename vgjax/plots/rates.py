@@ -39,6 +39,7 @@ def rates(
       >>> [text.get_text() for text in ax.get_legend().get_texts()]
       ['measured = predicted', 'measured']
     """
+    # Read what is given.
     legend = _checks.flag(legend, "legend")
     wanted = "what `growth_rates` gives or an array of rates"
     y = _data.numbers(getattr(measured, "rate", measured), "measured", wanted)
@@ -66,6 +67,8 @@ def rates(
         at = (x.mean(), x.mean())
         equal = {**style.PREDICTED, "zorder": 1}
         ax.axline(at, slope=1, label="measured = predicted", **equal)
+
+    # The pairs, with their bars.
     series = style.new_series(ax)
     dots = {"markerfacecolor": "none", "markeredgecolor": series.edge, "markersize": 6}
     dots |= {"gid": series.name, "fmt": series.marker or "o", "zorder": 2}
