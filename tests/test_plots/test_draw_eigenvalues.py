@@ -22,7 +22,8 @@ def test_a_batch_has_all_eigenvalues_and_the_ring_of_its_radii():
     W = np.stack([np.diag([1.0, 0.5]), np.diag([-1.4, 0.3])])
     ax = plots.eigenvalues(W)
     _, radius, dots = ax.lines
-    np.testing.assert_allclose(sorted(dots.get_xdata()), [-1.4, 0.3, 0.5, 1.0])
+    found = sorted(dots.get_xdata())
+    np.testing.assert_allclose(found, [-1.4, 0.3, 0.5, 1.0], rtol=1e-6)
     np.testing.assert_allclose(np.hypot(*radius.get_data()), 1.2, rtol=1e-6)
     (ring,) = ax.patches
     spread = np.std([1.0, 1.4], ddof=1)

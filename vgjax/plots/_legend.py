@@ -14,8 +14,8 @@ from matplotlib.transforms import Affine2D, Bbox
 from vgjax.plots import style
 
 _MOST_ENTRIES = 6
-# A layout that comes later makes room for labels: of the axes, this much stays in
-# width, where a colour bar or a right axis is beside them, and in height.
+# In a grid, a layout that comes later makes room for labels: of the axes, this much
+# stays in width, where a colour bar or a right axis is beside them, and in height.
 _LEFT_BY_LAYOUT = (0.75, 0.92)
 # Of the axes that are left, a legend may take so much of the width and height.
 _MOST_OF_AXES = 0.94
@@ -90,7 +90,9 @@ def _fractions(ax: Axes, legend: Legend) -> tuple[float, float]:
     pad = 2 * _LOOK["borderaxespad"] * legend.prop.get_size_in_points()
     pad *= ax.figure.get_dpi() / 72
     width, height = pixels.width + pad, pixels.height + pad
-    across, up = _LEFT_BY_LAYOUT
+    spec = ax.get_subplotspec()
+    is_alone = spec is not None and spec.get_gridspec().get_geometry() == (1, 1)
+    across, up = (1.0, 1.0) if is_alone else _LEFT_BY_LAYOUT
     return width / (across * axes.width), height / (up * axes.height)
 
 
