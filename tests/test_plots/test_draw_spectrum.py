@@ -1,54 +1,19 @@
-import inspect
-from typing import NamedTuple
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from support.pictures import (
+    DRAW,
+    batch,
+    legend_of,
+    lines,
+    luminance,
+    made,
+    straight,
+    texts,
+    with_errors,
+)
 
 import vgjax.plots as plots
-from vgjax.products import Spectrum
-from vgjax.spectra import Rates
-
-
-class Other(NamedTuple):
-    """As of `lyapunov_spectrum`: arrays of several shapes."""
-
-    exponents: np.ndarray
-    history: np.ndarray
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture
-def ax():
-    return plt.figure().add_subplot()
-
-
-def made(values, steps=None):
-    values = np.asarray(values, float)
-    steps = np.arange(1, len(values) + 1) if steps is None else np.asarray(steps)
-    return Spectrum(steps, values, values.sum(axis=1))
-
-
-def straight(rates, T=20):
-    return made(np.arange(1, T + 1)[:, None] * np.asarray(rates))
-
-
-def lines(ax, style):
-    return [line for line in ax.lines if line.get_linestyle() == style]
-
-
-def legend_of(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
-def luminance(colour):
-    return np.dot(to_rgb(colour), [0.299, 0.587, 0.114])
 
 
 def test_spectrum_draws_every_value_as_it_is():
@@ -123,10 +88,6 @@ def test_rows_of_nan_are_skipped(N):
 
 def test_one_record_is_a_visible_dot():
     assert plots.spectrum(made([[1.0, 0.0]])).lines[0].get_marker() == "."
-
-
-def with_errors(spectrum, error):
-    return spectrum._replace(error=np.broadcast_to(error, (20, 3)).copy())
 
 
 def test_errors_below_what_a_line_is_wide_change_nothing():
@@ -247,80 +208,6 @@ def test_errors_of_another_shape_are_refused():
         plots.spectrum(spectrum)
 
 
-def test_eigenvalues_are_drawn_in_the_plane_with_both_circles():
-    W = np.array([[0.0, -1.5, 0.0], [1.5, 0.0, 0.0], [0.0, 0.0, 0.5]])
-    ax = plots.eigenvalues(W)
-    unit, radius, dots = ax.lines
-    found = sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True))
-    np.testing.assert_allclose(found, [(0, -1.5), (0, 1.5), (0.5, 0)], atol=1e-6)
-    np.testing.assert_allclose(np.hypot(*unit.get_data()), 1, rtol=1e-12)
-    np.testing.assert_allclose(np.hypot(*radius.get_data()), 1.5, rtol=1e-6)
-    assert unit.get_linestyle() != radius.get_linestyle()
-    assert ax.get_aspect() == 1
-    assert "spectral radius 1.5" in legend_of(ax)
-
-
-def test_rates_are_drawn_against_predictions_with_their_errors():
-    measured = Rates(np.array([0.2, -0.1]), np.array([0.05, np.nan]))
-    ax = plots.rates(measured, np.array([0.25, -0.2]))
-    equal = lines(ax, "--")[0]
-    assert equal.get_slope() == 1
-    assert equal.get_xy1()[0] == equal.get_xy1()[1]
-    dots = ax.containers[0].lines[0]
-    np.testing.assert_array_equal(dots.get_xdata(), [0.25, -0.2])
-    np.testing.assert_array_equal(dots.get_ydata(), [0.2, -0.1])
-    bar = ax.containers[0].lines[2][0].get_segments()[0]
-    np.testing.assert_allclose(bar, [(0.25, 0.15), (0.25, 0.25)], rtol=1e-14)
-
-
-def test_rates_without_errors_have_no_bars_and_drop_what_has_no_place():
-    dead, unknown = -np.inf, np.nan
-    ax = plots.rates(
-        np.array([0.1, dead, dead, 0.3]), np.array([0.2, 0.1, dead, unknown])
-    )
-    ax.figure.canvas.draw()
-    dots, _, bars = ax.containers[0].lines
-    assert bars == ()
-    np.testing.assert_array_equal(dots.get_xydata(), [(0.2, 0.1)])
-    assert "measured\n(2 directions annihilated)" in legend_of(ax)
-
-
-DRAW = {
-    "spectrum": lambda ax=None: plots.spectrum(
-        straight([0.1, -1]), theory=np.zeros(2), ax=ax
-    ),
-    "fan": lambda ax=None: plots.spectrum(straight(np.linspace(0, -1, 20)), ax=ax),
-    "eigenvalues": lambda ax=None: plots.eigenvalues(np.eye(2), ax=ax),
-    "rates": lambda ax=None: plots.rates(np.zeros(2), np.ones(2), ax=ax),
-}
-
-
-@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
-def test_the_axes_given_are_used_and_returned(draw, ax):
-    assert draw(ax) is ax
-    assert plt.get_fignums() == [ax.figure.number]
-    assert draw() is not ax
-
-
-@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
-def test_the_legend_covers_no_data_and_the_axes_say_what_they_are(draw):
-    ax = draw()
-    ax.figure.canvas.draw()
-    legend, axes = ax.get_legend().get_window_extent(), ax.get_window_extent()
-    assert legend.x0 > axes.x1
-    assert legend.x1 <= ax.figure.bbox.x1
-    assert ax.get_xlabel()
-    assert ax.get_ylabel()
-
-
-def test_spectra_and_rates_name_their_units():
-    assert DRAW["spectrum"]().get_ylabel() == "log σ (nats)"
-    assert DRAW["spectrum"]().get_xlabel() == "steps"
-    ax = DRAW["rates"]()
-    assert "nats per step" in ax.get_xlabel()
-    assert "nats per step" in ax.get_ylabel()
-
-
 def test_theory_and_measurement_differ_without_colour():
     measured, _, theory, _ = DRAW["spectrum"]().lines
     assert measured.get_linestyle() != theory.get_linestyle()
@@ -328,72 +215,180 @@ def test_theory_and_measurement_differ_without_colour():
     assert darker > 0.3
 
 
-def test_no_global_setting_is_changed():
-    before = dict(plt.rcParams)
-    for draw in DRAW.values():
-        draw()
-    assert dict(plt.rcParams) == before
+def test_values_are_paler_from_the_largest_to_the_smallest():
+    drawn = lines(plots.spectrum(straight(np.linspace(1, -1, 16))), "-")
+    lightness = [luminance(line.get_color()) for line in drawn]
+    assert (np.diff(lightness) > 0.005).all()
 
 
-@pytest.mark.parametrize(
-    ("draw", "arguments", "options", "match"),
-    [
-        ("spectrum", (made([[1.0, 0.0]]),), {"theory": [1.0]}, r"`theory` .* \(N=2,\)"),
-        (
-            "spectrum",
-            (made([[1.0, 0.0]]),),
-            {"theory": made([[1.0]])},
-            r"`theory.log_singular_values` .* \(R, N=2\)",
-        ),
-        ("eigenvalues", (np.ones((2, 3)),), {}, r"`W` must have shape \(N, N\)"),
-        ("rates", (np.ones((2, 2)), np.ones(2)), {}, r"`measured` .* \(N,\)"),
-        ("rates", (np.ones(2), np.ones(3)), {}, r"`predicted` .* \(N=2,\)"),
-    ],
-)
-def test_wrong_arguments_are_refused_by_name(draw, arguments, options, match):
-    # Unwrapped, for where a type checker is hooked in and would speak first.
-    with pytest.raises(ValueError, match=match):
-        inspect.unwrap(getattr(plots, draw))(*arguments, **options)
+@pytest.mark.parametrize("N", [4, 40])
+def test_two_spectra_on_one_axes_differ_without_colour(N, ax):
+    plots.spectrum(straight(np.linspace(0.1, -0.5, N)), ax=ax, label="one")
+    first = list(ax.lines)
+    plots.spectrum(straight(np.linspace(0.1, -0.5, N)), ax=ax, label="two")
+    second = ax.lines[len(first) :]
+    assert len(second) == len(first)
+    apart = luminance(first[0].get_color()) - luminance(second[0].get_color())
+    assert abs(apart) > 0.1
+    if N == 4:
+        assert first[0].get_marker() != second[0].get_marker()
 
 
-@pytest.mark.parametrize(
-    ("draw", "arguments", "options", "match"),
-    [
-        (
-            "spectrum",
-            (np.zeros((3, 2)),),
-            {},
-            "`spectrum` must be a Spectrum, as of `jacobian_spectrum`, but is ndarray",
-        ),
-        ("spectrum", (None,), {}, "`spectrum` must be a Spectrum, .* is NoneType"),
-        (
-            "spectrum",
-            (straight([0.1]),),
-            {"theory": Rates(np.zeros(1), np.zeros(1))},
-            "`theory` must be a Spectrum or an array of rates, but is Rates",
-        ),
-        (
-            "rates",
-            (Other(np.zeros(2), np.zeros((3, 2))), np.zeros(2)),
-            {},
-            "`measured` must be what `growth_rates` gives or an array .* is Other",
-        ),
-        (
-            "rates",
-            (straight([0.1]), np.zeros(1)),
-            {},
-            "`measured` must be what `growth_rates` gives or an array .* is Spectrum",
-        ),
-        (
-            "rates",
-            (np.zeros(1), Rates(np.zeros(1), np.zeros(1))),
-            {},
-            "`predicted` must be an array of rates, but is Rates",
-        ),
-        ("rates", (np.zeros(1), "fast"), {}, "`predicted` must be an array .* is str"),
-        ("rates", (None, np.zeros(1)), {}, "`measured` must be .* is NoneType"),
-    ],
-)
-def test_another_kind_is_refused_with_what_to_pass(draw, arguments, options, match):
-    with pytest.raises(TypeError, match=match):
-        inspect.unwrap(getattr(plots, draw))(*arguments, **options)
+def test_all_minus_infinity_is_said_on_axes_that_show_the_steps():
+    spectrum = straight([0.1, -0.2, -0.7])
+    spectrum.log_singular_values[:] = -np.inf
+    ax = plots.spectrum(spectrum)
+    ax.figure.canvas.draw()
+    assert texts(ax) == ["nothing to draw:\nall values are −∞"]
+    assert legend_of(ax) == ["measured\n(3 directions annihilated)"]
+    low, high = ax.get_xlim()
+    assert low <= 1
+    assert 20 <= high < 30
+    assert not any(label.get_visible() for label in ax.get_yticklabels())
+
+
+def test_all_nan_is_said_on_the_axes():
+    spectrum = straight([0.1, -0.2, -0.7])
+    spectrum.log_singular_values[:] = np.nan
+    ax = plots.spectrum(spectrum)
+    ax.figure.canvas.draw()
+    assert texts(ax) == ["nothing to draw:\nno value is finite"]
+
+
+def test_what_is_drawn_is_not_said_to_be_nothing():
+    assert texts(plots.spectrum(straight([0.1, -0.2]))) == []
+
+
+def test_one_nan_among_the_rates_of_theory_takes_one_line():
+    ax = plots.spectrum(
+        straight([0.1, -0.2, -0.7]), theory=np.array([-0.3, np.nan, 0.2])
+    )
+    ends = [line.get_ydata()[-1] for line in lines(ax, "--")]
+    np.testing.assert_allclose(ends, [4, -6, np.nan], rtol=1e-14)
+    assert "theory\n(1 NaN)" in legend_of(ax)
+
+
+@pytest.mark.parametrize("N", [3, 30])
+def test_infinite_values_are_left_out_and_counted(N):
+    spectrum = straight(np.linspace(0.5, -0.5, N))
+    spectrum.log_singular_values[8:, 0] = np.inf
+    ax = plots.spectrum(spectrum)
+    ax.figure.canvas.draw()
+    assert np.isfinite(ax.get_ylim()).all()
+    assert any("(1 infinite)" in label for label in legend_of(ax))
+    if N == 30:
+        largest = lines(ax, "-")[0].get_ydata()
+        np.testing.assert_array_equal(
+            largest[8:], spectrum.log_singular_values[8:, 1], strict=True
+        )
+
+
+def test_a_deep_smallest_value_leaves_the_largest_readable():
+    spectrum = straight([0.05, -0.1, -25.0])
+    ax = plots.spectrum(spectrum)
+    ax.figure.canvas.draw()
+    assert "finer scale above" in texts(ax)
+    at = ax.transAxes.inverted().transform
+    y = at(ax.transData.transform([(1, 0.05), (20, 1.0), (20, -500.0)]))[:, 1]
+    # On one scale the largest would rise by 1 / 500 of the axis.
+    assert y[1] - y[0] > 0.1
+    assert 0 < y[2] < 0.1
+    ticks = [float(t.get_text().replace("−", "-")) for t in ax.get_yticklabels()]
+    assert min(ticks) < -100
+    assert sum(-2 < tick < 1.5 for tick in ticks) >= 2
+
+
+def test_both_sides_of_the_knee_are_linear_and_it_can_be_undone():
+    ax = plots.spectrum(straight([0.05, -0.1, -25.0]))
+    ax.figure.canvas.draw()
+
+    def heights(*values):
+        return ax.transData.transform([(0, y) for y in values])[:, 1]
+
+    for values in [(0.0, 0.3, 0.6), (-100.0, -200.0, -300.0)]:
+        low, middle, high = heights(*values)
+        np.testing.assert_allclose(middle - low, high - middle, rtol=1e-9)
+    ax.set_yscale("linear")
+    upper, lower = np.diff(heights(0.6, 0.3)), np.diff(heights(-99.7, -100.0))
+    np.testing.assert_allclose(upper, lower, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rates", [[0.1, -0.2, -0.7], [-20, -25, -30], [0, 0, 0]])
+def test_other_spectra_have_one_scale(rates):
+    ax = plots.spectrum(straight(rates))
+    assert ax.get_yscale() == "linear"
+    assert texts(ax) == []
+
+
+def test_limits_and_scales_that_somebody_chose_stay(ax):
+    ax.set_ylim(-3, 3)
+    plots.spectrum(straight([0.05, -0.1, -25.0]), ax=ax)
+    assert ax.get_ylim() == (-3, 3)
+    assert ax.get_yscale() == "linear"
+
+
+def test_axes_that_share_y_have_one_knee():
+    figure, (one, two) = plt.subplots(1, 2, sharey=True)
+    plots.spectrum(straight([0.05, -0.1, -25.0]), ax=one)
+    plots.spectrum(straight([0.04, -0.2]), ax=two)
+    figure.canvas.draw()
+    assert one.get_ylim() == two.get_ylim()
+    (left,), (right,) = [[t.get_position()[1] for t in ax.texts] for ax in (one, two)]
+    assert left == right
+
+
+def test_a_batch_is_its_mean_and_one_standard_deviation():
+    rates = np.array([[0.1, -1.0], [0.2, -2.0], [0.6, -3.0]])
+    ax = plots.spectrum(batch([straight(r) for r in rates]), theory=rates)
+    steps = np.arange(1, 21)
+    measured, theory = lines(ax, "-"), lines(ax, "--")
+    for i in (0, 1):
+        np.testing.assert_allclose(
+            measured[i].get_ydata(), rates[:, i].mean() * steps, rtol=1e-12
+        )
+        end = rates[:, i].mean() * 20
+        np.testing.assert_allclose(theory[i].get_ydata()[-1], end, rtol=1e-12)
+        edge = 20 * np.array([-1, 1]) * rates[:, i].std(ddof=1) + end
+        vertices = ax.collections[i].get_paths()[0].vertices
+        for y in edge:
+            assert np.isclose(vertices, (20, y)).all(axis=1).any()
+    assert legend_of(ax) == ["measured", "mean ± SD of 3", "theory"]
+
+
+def test_a_batch_of_steps_that_differ_is_refused():
+    both = batch([straight([0.1, -0.2])] * 2)
+    both.steps[1] += 1
+    with pytest.raises(ValueError, match="`spectrum.steps` must be the same for all 2"):
+        plots.spectrum(both)
+
+
+def test_members_that_are_annihilated_are_left_out_of_the_mean_and_counted():
+    dead, alive = straight([0.1, -0.5]), straight([0.1, -0.3])
+    dead.log_singular_values[:, 1] = -np.inf
+    ax = plots.spectrum(batch([dead, alive]))
+    last = lines(ax, "-")[1].get_ydata()
+    np.testing.assert_allclose(last, alive.log_singular_values[:, 1], rtol=1e-12)
+    assert "measured\n(1 of 2 x 2 directions annihilated)" in legend_of(ax)
+
+
+def test_what_one_member_does_not_decide_is_undecided():
+    one = straight([0.1, -0.2, -0.7])
+    sure, unsure = with_errors(one, 0.0), with_errors(one, 0.0)
+    unsure.error[10:, 2] = np.inf
+    ax = plots.spectrum(batch([sure, unsure]))
+    assert len(lines(ax, ":")) == 1
+    assert "1 of 3 values\nundecided from step 11 on" in legend_of(ax)
+
+
+def test_an_error_and_undecided_values_of_a_fan_share_an_entry():
+    spectrum = straight(np.linspace(0.5, -1.5, 33))
+    error = np.zeros((20, 33))
+    error[:, 0], error[12:, 20:] = 3.0, np.inf
+    ax = plots.spectrum(spectrum._replace(error=error), theory=np.zeros(33))
+    assert len(legend_of(ax)) == 6
+    assert "13 of 33 values\nundecided at the end; band: ± error" in legend_of(ax)
+
+
+def test_flat_largest_values_get_no_scale_of_their_own():
+    ax = plots.spectrum(straight([1e-7, -0.5, -2.0]))
+    assert ax.get_yscale() == "linear"
