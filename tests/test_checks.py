@@ -83,9 +83,9 @@ def test_another_dtype_than_the_wanted_one_is_refused():
 
 
 def test_whole_numbers_pass_up_to_their_bounds():
-    assert _checks.whole(1, "n", 1, 3) == 1
-    assert _checks.whole(np.int64(3), "n", 1, 3) == 3
-    assert _checks.whole(10**9, "n", 1) == 10**9
+    assert _checks.integer(1, "n", 1, 3) == 1
+    assert _checks.integer(np.int64(3), "n", 1, 3) == 3
+    assert _checks.integer(10**9, "n", 1) == 10**9
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_whole_numbers_pass_up_to_their_bounds():
 )
 def test_other_numbers_are_refused_with_their_bounds(n, bounds, error, sentence):
     with pytest.raises(error, match=sentence):
-        _checks.whole(n, "n", *bounds)
+        _checks.integer(n, "n", *bounds)

@@ -142,7 +142,7 @@ def same_dtype(x: Any, name: str, dtype: np.dtype) -> None:
         raise TypeError(msg)
 
 
-def whole(n: Any, name: str, low: int, high: int | None = None) -> int:
+def integer(n: Any, name: str, low: int, high: int | None = None) -> int:
     """Return n if it is a whole number from `low` to `high`."""
     # True is an index, and surely a mistake.
     if isinstance(n, bool) or not hasattr(n, "__index__"):

@@ -421,7 +421,7 @@ def is_array(leaf: Any) -> bool:
 def _checked_inputs(inputs: Inputs, length: int | None) -> tuple[Inputs, int]:
     """Inputs as arrays, and how many steps they are for."""
     if length is not None:
-        length = _checks.whole(length, "length", 1)
+        length = _checks.integer(length, "length", 1)
     flat, structure = jax.tree_util.tree_flatten_with_path(inputs)
     leaves = []
     for path, leaf in flat:

@@ -67,7 +67,7 @@ def gaussian(
       Girko, Theory Probab. Appl. 29, 694 (1985); Sompolinsky, Crisanti & Sommers,
       Phys. Rev. Lett. 61, 259 (1988), for the gain.
     """
-    N = _checks.whole(N, "N", 1)
+    N = _checks.integer(N, "N", 1)
     dtype = _checks.dtype_or_default(dtype)
     return _scale(gain, "gain", dtype) * jax.random.normal(key, (N, N), dtype) / N**0.5
 
@@ -93,7 +93,7 @@ def orthogonal(
       Mezzadri, Notices of the AMS 54, 592 (2007): the QR factorisation of a Gaussian
       matrix, its signs put right.
     """
-    N = _checks.whole(N, "N", 1)
+    N = _checks.integer(N, "N", 1)
     return jax.random.orthogonal(key, N, dtype=_checks.dtype_or_default(dtype))
 
 
@@ -254,8 +254,8 @@ def sparse(
     Source:
       Martens, ICML (2010), sec. 5, with 15 non-zeros.
     """
-    N = _checks.whole(N, "N", 1)
-    nonzeros = _checks.whole(nonzeros, "nonzeros", 1, N)
+    N = _checks.integer(N, "N", 1)
+    nonzeros = _checks.integer(nonzeros, "nonzeros", 1, N)
     dtype = _checks.dtype_or_default(dtype)
     gain = _scale(gain, "gain", dtype)
     places, entries = jax.random.split(key)

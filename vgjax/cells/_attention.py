@@ -40,7 +40,7 @@ class CausalAttention(Cell):
     """
 
     def make(self, key: Array, *, window: int = 16, heads: int = 1):
-        self.window = _checks.whole(window, "window", 1)
+        self.window = _checks.integer(window, "window", 1)
         self.heads = heads_that_divide(self.features, heads)
         keys = jax.random.split(key, 4)
         shape = (self.features, self.inputs)

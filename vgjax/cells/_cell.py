@@ -63,8 +63,8 @@ class Cell(nnx.RNNCellBase):
         dtype: Any = None,
         **options: Any,
     ):
-        self.inputs = _checks.whole(inputs, "inputs", 1)
-        self.features = _checks.whole(features, "features", 1)
+        self.inputs = _checks.integer(inputs, "inputs", 1)
+        self.features = _checks.integer(features, "features", 1)
         self.dtype = _checks.dtype_or_default(dtype)
         self.make(_checks.key(key), **options)
 
@@ -127,7 +127,7 @@ class Cell(nnx.RNNCellBase):
         Returns:
           (T, D), or what else the cell takes.
         """
-        length = _checks.whole(length, "length", 1)
+        length = _checks.integer(length, "length", 1)
         return jax.random.normal(_checks.key(key), (length, self.inputs), self.dtype)
 
     @property
@@ -250,6 +250,6 @@ def bias(x: float | Array, name: str = "forget_bias") -> float | Array:
 
 def heads_that_divide(features: int, heads: Any) -> int:
     """Return `heads` if so many fit into `features`."""
-    heads = _checks.whole(heads, "heads", 1)
+    heads = _checks.integer(heads, "heads", 1)
     _checks.multiple(features, "features", heads, "heads")
     return heads

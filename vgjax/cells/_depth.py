@@ -50,7 +50,7 @@ class Layer(nnx.Module):
 
     def __init__(self, features: int, *, key: Array, dtype: Any = None, **options: Any):
         dtype = _checks.dtype_or_default(dtype)
-        features = _checks.whole(features, "features", 1)
+        features = _checks.integer(features, "features", 1)
         self.make(features, dtype, key, **options)
 
     def make(self, features: int, dtype: np.dtype, key: Array) -> None:
@@ -208,7 +208,9 @@ class TransformerBlock(Layer):
     ):
         self.heads = heads_that_divide(features, heads)
         self.causal = _checks.flag(causal, "causal")
-        hidden = 4 * features if hidden is None else _checks.whole(hidden, "hidden", 1)
+        hidden = (
+            4 * features if hidden is None else _checks.integer(hidden, "hidden", 1)
+        )
         keys = jax.random.split(key, 6)
         square = (features, features)
         self.W_Q, self.W_K, self.W_V, self.W_O = (
@@ -290,7 +292,7 @@ class Layers(Cell):
         self.carry_shape = (self.features,)
         if (rows := getattr(layer, "rows", None)) is not None:
             name, low, default = rows
-            count = _checks.whole(options.pop(name, default), name, low)
+            count = _checks.integer(options.pop(name, default), name, low)
             self.carry_shape = (count, self.features)
         gain = options.get("gain")
         if isinstance(gain, Tracer):
@@ -344,7 +346,7 @@ class Layers(Cell):
 
     def random_inputs(self, key, length):
         """Draw layers, their arrays with depth along the leading axis."""
-        keys = jax.random.split(_checks.key(key), _checks.whole(length, "length", 1))
+        keys = jax.random.split(_checks.key(key), _checks.integer(length, "length", 1))
         return jax.vmap(self.make_layer)(keys)
 
 

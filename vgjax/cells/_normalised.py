@@ -252,7 +252,7 @@ class _BatchNormCell(Cell):
         self, key: Array, batch: int | None, gain: float | Array, **sizes: int
     ) -> None:
         """Make `norms`; without a batch by the statistics of a run on noise."""
-        self.batch = None if batch is None else _checks.whole(batch, "batch", 2)
+        self.batch = None if batch is None else _checks.integer(batch, "batch", 2)
         _checks.positive(gain, "gain")
         self.norms = nnx.Dict(
             {name: BatchNorm(size, gain, self.dtype) for name, size in sizes.items()}
@@ -280,7 +280,7 @@ class _BatchNormCell(Cell):
     def random_inputs(self, key, length):
         """Independent standard normal numbers, (T, batch, D); frozen, (T, D)."""
         shape = (
-            _checks.whole(length, "length", 1),
+            _checks.integer(length, "length", 1),
             *self.carry_shape()[:-1],
             self.inputs,
         )

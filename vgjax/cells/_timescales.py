@@ -132,7 +132,7 @@ class Skip(Cell):
 
     @passes_on(recurrent_matrix)
     def make(self, key: Array, *, delay: int = 4, **recurrence: Any):
-        self.delay = _checks.whole(delay, "delay", 1)
+        self.delay = _checks.integer(delay, "delay", 1)
         keys = jax.random.split(key)
         self.a = plain_affine(keys[0], self, None, recurrence)
         V = recurrent_matrix(keys[1], self.features, self.dtype, **recurrence)
@@ -269,5 +269,5 @@ def whole_numbers(values: Any, name: str) -> tuple[int, ...]:
         )
         raise ValueError(msg)
     return tuple(
-        _checks.whole(v, f"{name}[{i}]", 1, 2**31 - 1) for i, v in enumerate(values)
+        _checks.integer(v, f"{name}[{i}]", 1, 2**31 - 1) for i, v in enumerate(values)
     )

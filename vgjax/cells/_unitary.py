@@ -75,7 +75,7 @@ class Cayley(_Orthogonal):
     def make(self, key: Array, *, negative: int = 0):
         super().make(key)
         F = self.features
-        negative = _checks.whole(negative, "negative", 0, F)
+        negative = _checks.integer(negative, "negative", 0, F)
         signs = jnp.where(jnp.arange(F) < F - negative, 1, -1)
         self.D = Constant(signs.astype(self.dtype))
 

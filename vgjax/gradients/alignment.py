@@ -106,7 +106,7 @@ def alignment(
       Array([0.5  , 0.25 , 0.125], dtype=float32)
     """
     measured = system(step, carry, inputs, length)
-    every = _checks.whole(every, "every", 1, measured.T)
+    every = _checks.integer(every, "every", 1, measured.T)
     return _alignment(measured, reading_of(loss, measured), every=every)
 
 

@@ -94,9 +94,9 @@ def covariant_vectors(
     """
     measured = system(step, carry, inputs, length)
     N, T = measured.N, measured.T
-    k = N if k is None else _checks.whole(k, "k", 1, N)
-    burn_in = _checks.whole(burn_in, "burn_in", 0, T - 1)
-    burn_out = _checks.whole(burn_out, "burn_out", 0, T - burn_in - 1)
+    k = N if k is None else _checks.integer(k, "k", 1, N)
+    burn_in = _checks.integer(burn_in, "burn_in", 0, T - 1)
+    burn_out = _checks.integer(burn_out, "burn_out", 0, T - burn_in - 1)
     basis = random_basis(N, k, measured.product_dtype)
     return _covariant_vectors(measured, basis, burn_in=burn_in, burn_out=burn_out)
 

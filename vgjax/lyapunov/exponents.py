@@ -163,15 +163,15 @@ def lyapunov_spectrum(
     measured = system(step, carry, inputs, length)
     N, T = measured.N, measured.T
     if k is not None:
-        k = _checks.whole(k, "k", 1, N)
+        k = _checks.integer(k, "k", 1, N)
     if frame is None:
         basis = random_basis(N, N if k is None else k, measured.product_dtype)
     else:
         basis = jnp.linalg.qr(_checked_frame(frame, measured, k))[0]
     if mask is not None:
         mask = _checked_mask(mask, T)
-    qr_every = _checks.whole(qr_every, "qr_every", 1, T)
-    burn_in = _checks.whole(burn_in, "burn_in", 0, T - qr_every)
+    qr_every = _checks.integer(qr_every, "qr_every", 1, T)
+    burn_in = _checks.integer(burn_in, "burn_in", 0, T - qr_every)
     if tol is not None:
         wanted = "a number of at least 0"
         tol = _checks.number(tol, "tol", wanted, lambda x: x >= 0)
@@ -186,7 +186,7 @@ def _checked_frame(frame: Any, measured: System, k: int | None) -> Array:
     frame = _checks.array(frame, "frame")
     sizes = {"N": measured.N} | ({} if k is None else {"k": k})
     _checks.shape(frame, "frame", "N k", **sizes)
-    _checks.whole(frame.shape[1], "frame.shape[1]", 1, measured.N)
+    _checks.integer(frame.shape[1], "frame.shape[1]", 1, measured.N)
     _checks.same_dtype(frame, "frame", measured.product_dtype)
     return frame
 
@@ -257,9 +257,8 @@ def _lyapunov_spectrum(system: System, basis, mask, *, burn_in, qr_every, tol):
 
     # Sum up what came after the burn-in.
     counts = jnp.sum(active[-R:], axis=1, dtype=jnp.int32)
-    is_noise = jnp.any(noise[-R:], axis=0)
-    if end.leaks is not None:
-        is_noise = is_noise | end.leaks.decided
+    assert end.leaks is not None  # it began with some
+    is_noise = jnp.any(noise[-R:], axis=0) | end.leaks.decided
     return _summary(growth[-R:], is_noise, counts, qr_every, end.basis)
 
 

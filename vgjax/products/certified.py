@@ -119,7 +119,7 @@ def certified_spectrum(
         limit=limit,
     )
     values, _ = concrete(matrices)
-    every = _checks.whole(every, "every", 1, len(values))
+    every = _checks.integer(every, "every", 1, len(values))
     if _checks.flag(reverse, "reverse"):
         # Suffixes of A are prefixes of the transposed factors in reversed order.
         values = np.swapaxes(values[::-1], 1, 2)

@@ -90,7 +90,7 @@ def identity(n: int, dtype: jnp.dtype) -> GradedProduct:
       ValueError: `n` is below 1, or `dtype` is float64 while JAX's 64-bit mode is off.
       TypeError: `n` is no whole number, or `dtype` is neither float32 nor float64.
     """
-    n = _checks.whole(n, "n", 1)
+    n = _checks.integer(n, "n", 1)
     dtype = _checks.floating_dtype(dtype, "dtype")
     eye = jnp.eye(n, dtype=dtype)
     zero = jnp.zeros((), jnp.int32)

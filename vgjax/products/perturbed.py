@@ -79,10 +79,10 @@ def sensitivity(
     )
     values, digits = concrete(matrices)
     T, N, _ = values.shape
-    every = _checks.whole(every, "every", 1, T)
+    every = _checks.integer(every, "every", 1, T)
     if _checks.flag(reverse, "reverse"):
         values = np.swapaxes(values[::-1], 1, 2)
-    copies = _checks.whole(copies, "copies", 1)
+    copies = _checks.integer(copies, "copies", 1)
     allowed = seconds(limit)
     balls, records = arithmetic("sensitivity")
     good = finite_records(values, every)

@@ -161,7 +161,7 @@ def product_spectrum(
     matrices = _checks.array(matrices, "matrices")
     sizes = _checks.shape(matrices, "matrices", "T N N")
     dtype = _checks.real_floating(matrices, "matrices")
-    every = _checks.whole(every, "every", 1, sizes["T"])
+    every = _checks.integer(every, "every", 1, sizes["T"])
     if _checks.flag(reverse, "reverse"):
         # Suffixes of A are prefixes of the transposed factors in reversed order.
         matrices = jnp.swapaxes(matrices[::-1], 1, 2)

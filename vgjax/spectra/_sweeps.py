@@ -128,6 +128,7 @@ def _carried(
     begin = varying_like(begin, road.system)
     chunks = jax.tree.map(turned, (road.times, road.starts))
     (block, product), _ = jax.lax.scan(along, begin, chunks)
+    assert block.leaks is not None  # it began with some
     return block.basis, product, block.leaks.decided
 
 

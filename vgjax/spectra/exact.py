@@ -93,7 +93,7 @@ def jacobian_spectrum(
       True
     """
     measured = system(step, carry, inputs, length)
-    every = _checks.whole(every, "every", 1, measured.T)
+    every = _checks.integer(every, "every", 1, measured.T)
     reverse = _checks.flag(reverse, "reverse")
     if dtype is not None:
         dtype = _checks.floating_dtype(dtype, "dtype")

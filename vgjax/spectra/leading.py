@@ -171,14 +171,14 @@ def leading_spectrum(
     """
     measured = system(step, carry, inputs, length)
     T = measured.T
-    k = _checks.whole(k, "k", 1, measured.N)
-    lag = T if lag is None else _checks.whole(lag, "lag", 1, T)
+    k = _checks.integer(k, "k", 1, measured.N)
+    lag = T if lag is None else _checks.integer(lag, "lag", 1, T)
     if tol is not None:
         tol = _checks.positive(tol, "tol")
-    max_sweeps = _checks.whole(max_sweeps, "max_sweeps", 1)
+    max_sweeps = _checks.integer(max_sweeps, "max_sweeps", 1)
     c = math.isqrt(lag - 1) + 1
     if checkpoint_every is not None:
-        c = _checks.whole(checkpoint_every, "checkpoint_every", 1, T)
+        c = _checks.integer(checkpoint_every, "checkpoint_every", 1, T)
     N, block = measured.N, k + OVERSAMPLING
     basis = random_basis(N, block, measured.product_dtype) if block < N else None
     found = _leading_spectrum(

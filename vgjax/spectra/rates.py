@@ -57,7 +57,7 @@ def growth_rates(spectrum: Spectrum, *, burn_in: int = 0) -> Rates:
       $\sum_r |w_r| e_r$ with the weights w of least squares, is added to it as the
       root of the sum of squares: rounding knows nothing of the deviations.
     """
-    burn_in = _checks.whole(burn_in, "burn_in", 0)
+    burn_in = _checks.integer(burn_in, "burn_in", 0)
     _checks.kind(spectrum, "spectrum", Spectrum, "as of jacobian_spectrum")
     R = _checks.shape(
         spectrum.log_singular_values, "spectrum.log_singular_values", "R N"

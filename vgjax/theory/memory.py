@@ -66,7 +66,7 @@ def fisher_memory(
     _checks.real_floating(v, "vector")
     v = v.astype(float)
     _checks.shape(v, "vector", "N", N=len(A))
-    lags = _checks.whole(lags, "lags", 1)
+    lags = _checks.integer(lags, "lags", 1)
     unknown = np.full(lags, np.nan)
     if not (np.isfinite(A).all() and np.isfinite(v).all()):
         return unknown

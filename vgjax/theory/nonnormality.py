@@ -275,7 +275,7 @@ def transient_growth(
       (2.9642, 9)
     """
     A = _checks.host_square(W)
-    limit = _checks.whole(limit, "limit", 1)
+    limit = _checks.integer(limit, "limit", 1)
     if not np.isfinite(A).all():
         return TransientGrowth(math.nan, -1)
     if math.isinf(unit_projector(A)):

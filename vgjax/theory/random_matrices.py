@@ -86,7 +86,7 @@ def newman_exponents(N: int, *, gain: float = 1.0) -> np.ndarray:
       >>> newman_exponents(8)[:3].round(6)
       array([-0.065088, -0.141569, -0.231755])
     """
-    N = _checks.whole(N, "N", 1)
+    N = _checks.integer(N, "N", 1)
     _checks.positive(gain, "gain")
     mean = (math.log(2) + scipy.special.digamma(_halves(N))) / 2
     return mean + math.log(gain / N**0.5)
@@ -116,7 +116,7 @@ def newman_standard_errors(N: int, steps: int) -> np.ndarray:
     Source:
       Newman, Commun. Math. Phys. 103, 121 (1986).
     """
-    N, steps = _checks.whole(N, "N", 1), _checks.whole(steps, "steps", 1)
+    N, steps = _checks.integer(N, "N", 1), _checks.integer(steps, "steps", 1)
     return np.sqrt(scipy.special.polygamma(1, _halves(N)) / (4 * steps))
 
 
@@ -143,7 +143,7 @@ def gaussian_product_edge(layers: int) -> float:
       >>> gaussian_product_edge(2)
       6.75
     """
-    L = _checks.whole(layers, "layers", 1)
+    L = _checks.integer(layers, "layers", 1)
     # Not (1 + 1 / L) ** L: 1 / L is rounded to eps, and L times that is the error.
     return (L + 1) * math.exp(L * math.log1p(1 / L))
 
@@ -173,7 +173,7 @@ def gaussian_product_moments(layers: int, order: int) -> int:
       >>> gaussian_product_moments(3, 2)
       4
     """
-    L, k = _checks.whole(layers, "layers", 1), _checks.whole(order, "order", 0)
+    L, k = _checks.integer(layers, "layers", 1), _checks.integer(order, "order", 0)
     return math.comb((L + 1) * k, k) // (L * k + 1)
 
 
@@ -200,7 +200,7 @@ def random_walk_gain(N: int, activation: str) -> float:
       Sussillo & Abbott, arXiv:1412.6558 (2014), sec. 3, with psi for their
       approximation of it.
     """
-    N = _checks.whole(N, "N", 1)
+    N = _checks.integer(N, "N", 1)
     _checks.choice(activation, "activation", ("linear", "relu"))
     digamma, gammaln = scipy.special.digamma, scipy.special.gammaln
     if activation == "linear":
@@ -240,7 +240,7 @@ def random_walk_variance(N: int, activation: str) -> float:
       >>> round(random_walk_variance(100, "relu"), 6)
       0.05194
     """
-    N = _checks.whole(N, "N", 1)
+    N = _checks.integer(N, "N", 1)
     _checks.choice(activation, "activation", ("linear", "relu"))
     digamma, gammaln = scipy.special.digamma, scipy.special.gammaln
     polygamma = scipy.special.polygamma
