@@ -12,6 +12,11 @@ from vgjax.products import Spectrum
 
 __all__ = ["compare"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Of the distance between columns.
 _HALF_WIDTH = 0.3
 # Beyond so many columns, or letters in all, their names are turned.

@@ -14,6 +14,10 @@ from vgjax.theory import eigenvalues as ordered_eigenvalues
 __all__ = ["eigenvalues"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def eigenvalues(
     W: Float[Array | np.ndarray, "*B N N"],
     *,

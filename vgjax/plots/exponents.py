@@ -11,6 +11,10 @@ from vgjax.plots import _data, _knee, _legend, style
 __all__ = ["exponents"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def exponents(
     measured: Lyapunov,
     *,

@@ -11,6 +11,11 @@ from vgjax.plots import _data, _knee, _lines, style
 
 __all__ = ["flow"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Darkest where it is least: lightness rises all the way, without colour too.
 _COLOURS = "cividis"
 _NO_VALUE = "0.92"

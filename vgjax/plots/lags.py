@@ -13,6 +13,11 @@ from vgjax.plots import _data, _legend, _lines, style
 
 __all__ = ["lags"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Of the gradient: the legend says which lag it takes to explain it.
 _MOST = 0.9
 _SHARE_AXIS = "vgjax.share"

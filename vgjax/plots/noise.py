@@ -11,6 +11,10 @@ from vgjax.plots import _data, _legend, _lines, style
 __all__ = ["noise"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def noise(
     measured: SignalToNoise,
     *,

@@ -12,6 +12,10 @@ from vgjax.spectra import Rates
 __all__ = ["rates"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def rates(
     measured: Rates | Float[Array | np.ndarray, "*B N"],
     predicted: Float[Array | np.ndarray, "*B N"],

@@ -14,6 +14,10 @@ from vgjax.products import Spectrum
 __all__ = ["spectrum"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def spectrum(
     spectrum: Spectrum,
     *,

@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class Series(NamedTuple):
     """What is drawn by one call, told from what others drew on the same axes."""
 
