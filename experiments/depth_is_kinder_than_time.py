@@ -32,17 +32,18 @@ no mask of a ReLU. Linear and ReLU trials share their random numbers. The layers
 trial are 80 MB, so trials of own weights run one after another.
 """
 
+import _results
+from _results import Expectation
+
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _results
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from _results import Expectation
 from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

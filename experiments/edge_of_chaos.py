@@ -39,22 +39,22 @@ one J; at x = 0 it is log(chi_1)/2. Near the edge a finite network is not typica
 it may have settled at a fixed point (lambda_1 below 0) or on a cycle (at 0).
 """
 
+import _results
+from _results import Expectation
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _results
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from _results import Expectation
 from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.progress import track
 from scipy.optimize import brentq
 from scipy.special import expit
 
@@ -526,7 +526,7 @@ def _styled(of: dict[str, Any]):
 
 
 def main(config: Config = Config(), out: Path = _results.RESULTS) -> None:
-    report = partial(track, description="Measuring", console=_results.console())
+    report = partial(_results.track, doing="Measuring")
     measured = measure(config, report)
     print_tables(measured, config)
     expectations = check(measured, config)

@@ -39,23 +39,23 @@ their layers for steps. --list prints the zoo: parameters, size of the state, an
 each cell is checked against in the tests.
 """
 
+import _results
+from _results import Expectation
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _results
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from _results import Expectation
 from flax import nnx
 from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.progress import track
 
 import vgjax
 from vgjax import cells
@@ -557,7 +557,7 @@ def parameters(name: str, config: Config) -> int:
 
 
 def main(config: Config = Config(), out: Path = _results.RESULTS) -> None:
-    report = partial(track, description="Measuring", console=_results.console())
+    report = partial(_results.track, doing="Measuring")
     measured = measure(config, report)
     print_tables(measured, config)
     expectations = check(measured, config)

@@ -38,18 +38,19 @@ recurrent matrices. Sizes and expectations were chosen on one network of each ki
 seed 0; the default seed is 1.
 """
 
+import _results
+from _results import Expectation
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _results
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from _results import Expectation
 from flax import nnx
 from jax import Array
 from jax.flatten_util import ravel_pytree

@@ -44,23 +44,23 @@ drawn below, crosses one half: with 125 networks in each that is known to about 
 There is none where it is not crossed.
 """
 
+import _results
+from _results import Expectation
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _results
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from _results import Expectation
 from flax import nnx
 from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.progress import track
 from scipy.optimize import brentq
 from scipy.special import expit
 
@@ -480,7 +480,7 @@ def _draw_shares(ax: Axes, name: str, of: dict[str, Any], config: Config) -> Non
 
 
 def main(config: Config = Config(), out: Path = _results.RESULTS) -> None:
-    report = partial(track, description="Measuring", console=_results.console())
+    report = partial(_results.track, doing="Measuring")
     measured = measure(config, report)
     print_tables(measured, config)
     expectations = check(measured, config)
