@@ -109,7 +109,7 @@ class Lab:
 
     def main(self, measure: Callable) -> None:
         """Run ``measure(config)`` with what the command line says."""
-        description = "\n".join([self.doc, "Claims:", *map("  {}".format, self.claims)])
+        description = "\n".join([self.doc, "Claims:", *self.claims])
         config, out = arguments(self.default, self.toy, description)
         with interruptible():
             refuse_unless_writable(out / self.name)
@@ -199,7 +199,7 @@ def arguments(default: Any, toy: Any, description: str) -> tuple[Any, Path]:
         return config, out
 
     # A paragraph for every heading and claim, or tyro runs them together.
-    description = re.sub(r"(?<!\n)\n(?=[A-Z][a-z ]+:| +\d\. )", "\n\n", description)
+    description = re.sub(r"(?<!\n)\n(?=[A-Z][a-z ]+: |\d\. )", "\n\n", description)
     return tyro.cli(parse, prog=Path(sys.argv[0]).name, description=description)
 
 

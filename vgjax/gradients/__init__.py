@@ -6,7 +6,8 @@ cotangent, without more, is the total: all later steps take part.
 
 | module | what is there |
 | --- | --- |
-| `cotangents` | `cotangents`: of every state, in one backward pass |
+| `cotangents` | `cotangents`: of every state, in one backward pass; `log_cotangents`: |
+| | the logs of their norms, by lag |
 | `lags` | `lag_contributions`: the gradient of the parameters split by how many steps |
 | | it travelled |
 | `noise` | `signal_to_noise`: the mean of these parts over a batch, and its error |
@@ -17,6 +18,7 @@ cotangent, without more, is the total: all later steps take part.
 from vgjax.gradients.alignment import Alignment as Alignment
 from vgjax.gradients.alignment import alignment as alignment
 from vgjax.gradients.cotangents import cotangents as cotangents
+from vgjax.gradients.cotangents import log_cotangents as log_cotangents
 from vgjax.gradients.flow import gradient_flow as gradient_flow
 from vgjax.gradients.lags import LagContributions as LagContributions
 from vgjax.gradients.lags import lag_contributions as lag_contributions
