@@ -39,6 +39,7 @@ jax.config.update("jax_enable_x64", True)
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 FILES = (_store.RECORD, _store.ARRAYS, "figure.png", "figure.pdf")
 _INTERRUPTED = 130  # what a shell reports for SIGINT
+_QUIET = 1  # s, for which a line of progress stands alone
 
 
 class Check(NamedTuple):
@@ -245,15 +246,18 @@ def _save(folder, config, values, figure, record) -> None:
 
 
 def track(items: Iterable, doing: str) -> Iterator:
-    """Yield the items, with a bar on a terminal and a line for each in a pipe."""
+    """Yield the items, with a bar on a terminal and lines of progress in a pipe."""
     items, start = list(items), time.perf_counter()
     if console().is_terminal:
         yield from rich.progress.track(items, doing, console=console())
         return
+    said = start
     for i, item in enumerate(items, 1):
         yield item
-        seconds = time.perf_counter() - start
-        print(f"{doing}: {i} of {len(items)}, {seconds:.0f} s", flush=True)
+        if i == len(items) or time.perf_counter() - said >= _QUIET:
+            said = time.perf_counter()
+            done = f"{i} of {len(items)}, {said - start:.0f} s"
+            print(f"{doing}: {done}", flush=True)
 
 
 def table(

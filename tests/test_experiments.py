@@ -51,6 +51,13 @@ def toy_of(module):
     return module.lab.toy if hasattr(module, "lab") else module.TOY
 
 
+def claimed(content):
+    """Numbers of the claims, "1." and so on."""
+    if "claims" in content:
+        return [of["claim"].split()[0] for of in content["claims"]]
+    return [of["statement"].split()[0] for of in content["expectations"]]
+
+
 def run_toy(name, out):
     module = load(name)
     # optax.adam mixes dtypes; the session's switches are for the library.
@@ -246,19 +253,13 @@ def test_layers_with_weights_of_their_own_walk_at_random(depth, kind):
     of = {
         key.removeprefix(f"{kind}/"): value for key, value in content["numbers"].items()
     }
-    config = load(DEPTH).TOY
+    config = load(DEPTH).lab.toy
     assert arrays[f"{kind}/log_norm"].shape == (config.trials, config.depth)
     assert of["variance_error"] < 0.1 * of["variance"]  # or anything would do
     off = abs(of["variance"] - of["predicted_variance"])
     assert off < 4 * of["variance_error"]
     assert abs(of["mean"]) < 4 * of["mean_error"]
     assert abs(of["correlation"]) < 4 * of["correlation_error"]
-
-
-def test_variances_of_the_walk_are_those_of_the_paper():
-    predicted = load(DEPTH).predicted_variance
-    assert predicted(100, "linear") == pytest.approx(0.020201, abs=5e-7)
-    assert predicted(100, "relu") == pytest.approx(0.051940, abs=5e-7)
 
 
 @pytest.mark.slow
@@ -346,8 +347,7 @@ def test_mean_field_foresees_more_blindness_in_float32_than_in_float64():
 @pytest.mark.parametrize(("fixture", "count"), [("depth", 5), ("saturation", 7)])
 def test_every_expectation_is_accounted_for(request, fixture, count):
     content, _ = request.getfixturevalue(fixture)
-    statements = [e["statement"] for e in content["expectations"]]
-    assert [s[:2] for s in statements] == [f"{i}." for i in range(1, count + 1)]
+    assert claimed(content) == [f"{i}." for i in range(1, count + 1)]
 
 
 # Files
