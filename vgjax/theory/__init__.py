@@ -17,6 +17,7 @@ comparison of two things.
 | `laws` | that any spectrum obeys, Horn's and Weyl's: `check_laws`, `violations` |
 | `mean_field` | of a wide random network: `variance_map`, `fixed_point`, `chi`, |
 | | `depth_scales`, `critical_gain`, `leading_exponent` |
+| `wide_networks` | all their Lyapunov exponents: `lyapunov_density` |
 | `random_matrices` | `circular_law`, `newman_exponents`, `newman_standard_errors`, |
 | | `gaussian_product_edge`, `gaussian_product_moments`, `random_walk_gain`, |
 | | `random_walk_variance` |
@@ -67,3 +68,4 @@ from vgjax.theory.random_matrices import (
 )
 from vgjax.theory.random_matrices import random_walk_gain as random_walk_gain
 from vgjax.theory.random_matrices import random_walk_variance as random_walk_variance
+from vgjax.theory.wide_networks import lyapunov_density as lyapunov_density
