@@ -275,9 +275,9 @@ def extensive(measured, config):
 @lab.claim("The dimension is at most 0.3 N everywhere, and the entropy grows with g.")
 def bounded(measured):
     every = measured["whole"].values()
-    growth = min(np.diff(of["entropy"].mean(1)).min() for of in every)
+    stalls = sum(np.sum(np.diff(of["entropy"].mean(1)) <= 0) for of in every)
     highest = max(of["dimension"].mean(1).max() for of in every)
-    return {"D/N": at_most(highest, 0.3), "least growth": at_least(growth, 0)}
+    return {"D/N": at_most(highest, 0.3), "gains where it does not": at_most(stalls, 0)}
 
 
 def with_error(values: np.ndarray, digits: int) -> str:
@@ -365,7 +365,8 @@ def draw_spectra(ax, measured, config):
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     for i, gain in enumerate(config.whole_gains):
         found = measured["whole"][f"N={N}"]["exponents"][i].mean(0)
-        ax.plot(shares(N), found, color=shades[i], linewidth=3, label=f"g = {gain:g}")
+        label = None if i % 2 else f"g = {gain:g}"  # those between are shaded between
+        ax.plot(shares(N), found, color=shades[i], linewidth=3, label=label)
         label = None if i else "predicted"
         ax.plot(predicted["share"], predicted["spectra"][i], label=label, **PREDICTED)
     ax.set(xlim=(0, 1), ylim=(-6, 0.9))

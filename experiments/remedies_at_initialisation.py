@@ -246,18 +246,15 @@ def predict(cell: Any, remedy: Remedy) -> Array:
     return vgjax.theory.eigenvalue_rates(at_rest) / remedy.period
 
 
-@jax.jit
 def pulled_back(J: Array, cotangent: Array) -> Array:
     """Log norms of Phi(T, T-k)^T cotangent for k = 1..T, (T,) nats."""
 
-    def pull(state, J):
-        log_norm, direction = state
-        direction = J.T @ direction
-        norm = jnp.linalg.norm(direction)
-        direction = direction / jnp.where(norm > 0, norm, 1)
-        return (log_norm + jnp.log(norm), direction), log_norm + jnp.log(norm)
+    def linear(h, J):
+        return J @ h, None
 
-    return jax.lax.scan(pull, (jnp.zeros(()), cotangent), J[::-1])[1]
+    T, N = J.shape[:2]
+    read = jnp.zeros((T + 1, N)).at[-1].set(cotangent)
+    return vgjax.gradients.log_cotangents(linear, jnp.zeros(N), J, read)[1:]
 
 
 def log_gradients(J: Array, seeds: range) -> Array:
