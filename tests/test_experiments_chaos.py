@@ -91,10 +91,10 @@ def test_shares_of_networks_are_those_of_their_norms(vanish):
     module = load(VANISH)
     for name in module.CELLS:
         log_norm, gain = arrays[f"{name}/log_norm"], arrays[f"{name}/gain"]
-        assert log_norm.shape == (module.TOY.networks, 2)
+        assert log_norm.shape == (module.lab.toy.networks, 2)
         assert np.ptp(np.log(gain)) > 2
         assert 0.3 <= gain.min() < gain.max() <= 3
-        for T, after in zip(module.TOY.steps, log_norm.T, strict=True):
+        for T, after in zip(module.lab.toy.steps, log_norm.T, strict=True):
             of = content["numbers"]
             assert of[f"{name}/T={T}/vanished"] == np.mean(after < -10)
             assert of[f"{name}/T={T}/exploded"] == np.mean(after > 10)
