@@ -259,8 +259,9 @@ import sys
 from pathlib import Path
 from vgjax import _store
 
+print("ready", flush=True)
 sys.stdin.read()
-for _ in range(50):
+for _ in range(300):
     with _store.replacing(Path(sys.argv[1])) as new:
         for name in ("results.json", "arrays.npz"):
             (new / name).write_text(sys.argv[2])
@@ -271,6 +272,7 @@ for _ in range(50):
 def test_two_that_write_over_each_other_never_mix(tmp_path):
     folder = tmp_path / "one"
     running = [process(HAMMER, folder, name) for name in "ab"]
+    assert [one.stdout.readline() for one in running] == ["ready\n"] * 2
     for one in running:
         one.stdin.close()
     for one in running:
