@@ -127,7 +127,7 @@ def write(folder: Path, config: Any, values: Mapping[str, Any], **record: Any) -
     }
     text = json.dumps(_plain(content), indent=2, allow_nan=False)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
-    np.savez_compressed(folder / ARRAYS, **arrays)
+    np.savez_compressed(folder / ARRAYS, allow_pickle=False, **arrays)
 
 
 def load(folder: Path) -> Stored:
