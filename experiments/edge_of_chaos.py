@@ -4,24 +4,9 @@ Question:   the network h <- J tanh(h), J_ij ~ N(0, g^2/N), dies out at small ga
             is chaotic at large. Where does the largest Lyapunov exponent cross zero,
             what are all the others, and of what dimension is the attractor?
 Prediction: lambda_1 = log(chi_1)/2, theory.leading_exponent: log g up to g = 1. The
-            whole spectrum, derived below: at the share x = i/N of the exponents
-
-                lambda(x) = log(g^2 x / s)/2,  with E[s d^2 / (1 + s d^2)] = x,
-
-            d = tanh'(sqrt(q*) z) and z ~ N(0, 1). Its Kaplan-Yorke dimension and
-            entropy are proportional to N. The dimension peaks at 0.288 N near g = 2.9.
-Expect:     1. Where the spectral radius of J is below 0.95, the network dies out and
-               lambda_1 is log|eigenvalue| of its own J to 0.01 nats per step.
-            2. N = 300: the mean of lambda_1 over seeds is that of mean field within
-               0.010 at g = 2 and 0.015 at g = 3.
-            3. Small networks are late: at g = 1.25 and 1.5 the mean of lambda_1 is
-               below that of mean field, and further below at N = 100 than at 300.
-            4. Whole spectra, N = 200, g >= 2: the upper 90 % of the exponents, averaged
-               over seeds, are within 0.05 nats per step (r.m.s.) of lambda(x).
-            5. g >= 2.5: D/N at N = 100 and at 200 agree within 10 %, and with the
-               prediction.
-            6. Nowhere does the dimension exceed 0.3 N, while the entropy grows with
-               every gain.
+            whole spectrum lambda(x), at the share x = i/N of the exponents, is
+            theory.lyapunov_density. Its Kaplan-Yorke dimension and entropy are
+            proportional to N. The dimension peaks at 0.288 N near g = 2.9.
 Runs in:    about a minute on 2 CPU cores.
 Outcome:    at the default configuration all came true but the 2nd: at N = 300, g = 2
             lambda_1 is 0.142 with a standard error of 0.004, 0.012 below mean field; at
@@ -29,38 +14,24 @@ Outcome:    at the default configuration all came true but the 2nd: at N = 300, 
             gain, at g >= 3 by 3/N to 4/N. The whole spectra follow lambda(x) to 0.021
             nats (r.m.s., upper 90 %) at N = 200.
 
-Where lambda(x) comes from: in mean field, activities at different times are independent
-(their correlation has the fixed point 0), and so are then the Jacobians J diag(d_t) in
-all that counts. Exponents of products of independent isotropic matrices A are those
-of -log S(-x)/2, with S the S-transform of A A^T in free probability; it multiplies,
-1/(g^2 (1 + y)) for J and (1 - x) s / x at y = -x for diag(d^2). For tanh' = 1 that is
-log(g^2 (1 - x))/2, the exponents of Newman, and the circular law of the eigenvalues of
-one J; at x = 0 it is log(chi_1)/2. Near the edge a finite network is not typical:
-it may have settled at a fixed point (lambda_1 below 0) or on a cycle (at 0).
+Near the edge a finite network is not typical: it may have settled at a fixed point
+(lambda_1 below 0) or on a cycle (at 0).
 """
+
+from lab import Lab, at_least, at_most, track, within
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import _results
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from _results import Expectation
 from jax import Array
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from rich.progress import track
-from scipy.optimize import brentq
-from scipy.special import expit
 
 import vgjax
-
-jax.config.update("jax_enable_x64", True)
 
 SWEEP = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0)
 
@@ -92,6 +63,8 @@ TOY = Config(
     whole_steps=100,
     whole_burn_in=50,
 )
+
+lab = Lab(__file__, __doc__, default=Config(), toy=TOY, columns=2)
 
 SETTLED = 0.95  # spectral radius below which the burn-in kills the network
 NOT_LOWEST = 0.9  # the share of a spectrum that is held to the prediction
@@ -127,11 +100,11 @@ def log_radii(keys: Array, *, N: int) -> Array:
     return jax.lax.map(one, keys)
 
 
-def measure(config: Config, report: Callable = lambda tasks: tasks) -> dict[str, Any]:
-    """Measure every size and gain; ``report(tasks)`` passes them on, one at a time."""
+def measure(config: Config) -> dict[str, Any]:
+    """Measure every size and gain."""
     tasks = [("leading", N, g) for N in config.sizes for g in config.gains]
     tasks += [("whole", N, g) for N in config.whole_sizes for g in config.whole_gains]
-    found = {task: measure_one(*task, config) for task in report(tasks)}
+    found = {task: measure_one(*task, config) for task in track(tasks, "Measuring")}
     return {
         "leading": {
             f"N={N}": leading([found["leading", N, g] for g in config.gains])
@@ -202,128 +175,22 @@ def whole(found: list[Any]) -> dict[str, np.ndarray]:
 def mean_field(config: Config) -> dict[str, np.ndarray]:
     """What is predicted for all sizes at once."""
     fine = np.linspace(min(config.gains), max(config.gains), 141)
-    share = (np.arange(400) + 0.5) / 400
+    share = shares(400)
     some = np.linspace(1.02, max(config.whole_gains), 40)
-    spectra = {g: predicted_spectrum(g, share) for g in (*config.whole_gains, *some)}
-    dimension = {
-        g: of_share(vgjax.lyapunov.kaplan_yorke_dimension, spectra[g]) for g in spectra
-    }
+    exponents = partial(vgjax.theory.lyapunov_density, share)
+    spectra = np.stack([exponents(g) for g in config.whole_gains])
+    dimension = partial(of_share, vgjax.lyapunov.kaplan_yorke_dimension)
     return {
         "gains": fine,
         "exponent": vgjax.theory.leading_exponent(fine),  # (141,) nats per step
         "exponent_at_gains": vgjax.theory.leading_exponent(np.array(config.gains)),
         "share": share,  # (400,) i/N
-        "spectra": np.stack([spectra[g] for g in config.whole_gains]),
-        "dimension": np.array([dimension[g] for g in config.whole_gains]),
-        "entropy": np.array(
-            [of_share(vgjax.lyapunov.entropy, spectra[g]) for g in config.whole_gains]
-        ),
+        "spectra": spectra,
+        "dimension": np.array([dimension(of) for of in spectra]),
+        "entropy": np.array([of_share(vgjax.lyapunov.entropy, of) for of in spectra]),
         "dimension_gains": some,
-        "dimension_curve": np.array([dimension[g] for g in some]),
+        "dimension_curve": np.array([dimension(exponents(g)) for g in some]),
     }
-
-
-def of_share(summary: Callable, spectrum: np.ndarray) -> float:
-    """A dimension or an entropy, per unit."""
-    return float(summary(jnp.asarray(spectrum))) / len(spectrum)
-
-
-def predicted_spectrum(gain: float, share: np.ndarray) -> np.ndarray:
-    """lambda(x) at shares x of the exponents, nats per step, for N to infinity."""
-    q = vgjax.theory.fixed_point("tanh", weight_gain=gain)
-    # The trapezoidal rule is exact to rounding for what is smooth and dies out.
-    z = np.linspace(-9, 9, 2001)
-    weight = np.exp(-(z**2) / 2)
-    weight /= weight.sum()
-    h = np.sqrt(q) * np.abs(z)
-    log_slope = 2 * (np.log(2) - h - np.log1p(np.exp(-2 * h)))  # log tanh'(h)
-
-    def surplus(log_s, x):
-        return weight @ expit(log_s + 2 * log_slope) - x
-
-    # Wide enough for shares from 1e-13 to 0.999.
-    high = 8 - 4 * log_slope.min()
-    log_s = np.array([brentq(surplus, -30, high, args=(x,)) for x in share])
-    return (2 * np.log(gain) + np.log(share) - log_s) / 2
-
-
-def check(measured: dict[str, Any], config: Config) -> list[Expectation]:
-    """Compare what was measured with what the docstring expects."""
-    return [
-        _check_dying(measured),
-        _check_mean_field(measured, config),
-        _check_late(measured, config),
-        _check_spectra(measured, config),
-        _check_extensive(measured, config),
-        _check_bounded(measured, config),
-    ]
-
-
-def _check_dying(measured: dict[str, Any]) -> Expectation:
-    off, count = 0.0, 0
-    for of in measured["leading"].values():
-        dying = of["log_radius"] < np.log(SETTLED)
-        away = np.abs(of["exponent"] - of["log_radius"])[dying]
-        off, count = max(off, away.max(initial=0)), count + away.size
-    return Expectation(
-        f"1. radius of J below {SETTLED:g}: λ₁ is log|eigenvalue| to 0.01",
-        bool(off <= 0.01),
-        f"furthest off: {off:.4f} nats per step, of {count} networks",
-    )
-
-
-def _check_mean_field(measured: dict[str, Any], config: Config) -> Expectation:
-    N = config.sizes[-1]
-    off = {g: below_mean_field(measured, config, N, g) * -1 for g in (2.0, 3.0)}
-    return Expectation(
-        f"2. N = {N}: λ₁ is that of mean field within 0.010 (g = 2), 0.015 (g = 3)",
-        abs(off[2.0]) <= 0.010 and abs(off[3.0]) <= 0.015,
-        f"off by {off[2.0]:+.4f} and {off[3.0]:+.4f} nats per step",
-    )
-
-
-def _check_late(measured: dict[str, Any], config: Config) -> Expectation:
-    small, large = config.sizes[0], config.sizes[-1]
-    below = {
-        g: [below_mean_field(measured, config, N, g) for N in (small, large)]
-        for g in (1.25, 1.5)
-    }
-    return Expectation(
-        f"3. g = 1.25, 1.5: λ₁ below mean field, further at N = {small} than {large}",
-        all(of[0] > of[1] > 0 for of in below.values()),
-        "; ".join(
-            f"g = {g:g}: below by {of[0]:.4f} and {of[1]:.4f}"
-            for g, of in below.items()
-        )
-        + " nats per step",
-    )
-
-
-def below_mean_field(
-    measured: dict[str, Any], config: Config, N: int, gain: float
-) -> float:
-    """How far the mean of lambda_1 is below its prediction, nats per step."""
-    at = config.gains.index(gain)
-    mean = measured["leading"][f"N={N}"]["mean"][at]
-    return float(measured["mean_field"]["exponent_at_gains"][at] - mean)
-
-
-def _check_spectra(measured: dict[str, Any], config: Config) -> Expectation:
-    N = config.whole_sizes[-1]
-    off = {}
-    for i, gain in enumerate(config.whole_gains):
-        if gain >= 2:
-            found = measured["whole"][f"N={N}"]["exponents"][i].mean(0)
-            share = shares(N)
-            away = (found - predicted_spectrum(gain, share))[share <= NOT_LOWEST]
-            off[gain] = float(np.sqrt(np.mean(away**2)))
-    return Expectation(
-        f"4. N = {N}, g >= 2: the upper 90 % of the exponents as predicted to 0.05",
-        max(off.values()) <= 0.05,
-        "r.m.s. off: "
-        + ", ".join(f"{x:.3f} (g = {g:g})" for g, x in off.items())
-        + " nats per step",
-    )
 
 
 def shares(N: int) -> np.ndarray:
@@ -331,208 +198,190 @@ def shares(N: int) -> np.ndarray:
     return (np.arange(N) + 0.5) / N
 
 
-def _check_extensive(measured: dict[str, Any], config: Config) -> Expectation:
+def of_share(summary: Callable, spectrum: np.ndarray) -> float:
+    """A dimension or an entropy, per unit."""
+    return float(summary(jnp.asarray(spectrum))) / len(spectrum)
+
+
+def below_mean_field(measured: dict, config: Config, N: int, gain: float) -> float:
+    """How far the mean of lambda_1 is below its prediction, nats per step."""
+    at = config.gains.index(gain)
+    mean = measured["leading"][f"N={N}"]["mean"][at]
+    return float(measured["mean_field"]["exponent_at_gains"][at] - mean)
+
+
+@lab.claim(
+    "Where the spectral radius of J is below 0.95, the network dies out and lambda_1 "
+    "is log|eigenvalue| of its own J to 0.01 nats per step."
+)
+def dying(measured):
+    off = [
+        np.abs(of["exponent"] - of["log_radius"])[of["log_radius"] < np.log(SETTLED)]
+        for of in measured["leading"].values()
+    ]
+    return at_most(np.concatenate(off).max(initial=0), 0.01)
+
+
+@lab.claim(
+    "N = 300: the mean of lambda_1 over seeds is that of mean field within "
+    "0.010 at g = 2 and 0.015 at g = 3."
+)
+def as_by_mean_field(measured, config):
+    below = partial(below_mean_field, measured, config, config.sizes[-1])
+    bounds = {2.0: 0.010, 3.0: 0.015}
+    return {f"g = {g:g}": within(-below(g), -x, x) for g, x in bounds.items()}
+
+
+@lab.claim(
+    "Small networks are late: at g = 1.25 and 1.5 the mean of lambda_1 is below that "
+    "of mean field, and further below at N = 100 than at 300."
+)
+def late(measured, config):
+    checks = {}
+    for g in (1.25, 1.5):
+        below = partial(below_mean_field, measured, config, gain=g)
+        small, large = below(config.sizes[0]), below(config.sizes[-1])
+        checks[f"g = {g:g}, below"] = at_least(large, 0)
+        checks[f"g = {g:g}, by more for the small"] = at_least(small - large, 0)
+    return checks
+
+
+@lab.claim(
+    "Whole spectra, N = 200, g >= 2: the upper 90 % of the exponents, averaged "
+    "over seeds, are within 0.05 nats per step (r.m.s.) of lambda(x)."
+)
+def spectra_as_predicted(measured, config):
+    N = config.whole_sizes[-1]
+    upper, off = shares(N) <= NOT_LOWEST, {}
+    for i, g in enumerate(config.whole_gains):
+        found = measured["whole"][f"N={N}"]["exponents"][i].mean(0)
+        away = (found - vgjax.theory.lyapunov_density(shares(N), g))[upper]
+        off[g] = np.sqrt(np.mean(away**2))
+    return {f"g = {g:g}": at_most(off[g], 0.05) for g in off if g >= 2}
+
+
+@lab.claim(
+    "g >= 2.5: D/N at N = 100 and at 200 agree within 10 %, and with the prediction."
+)
+def extensive(measured, config):
     strong = np.array(config.whole_gains) >= 2.5
-    found = {
-        name: of["dimension"].mean(1)[strong] for name, of in measured["whole"].items()
-    }
+    found = {N: of["dimension"].mean(1)[strong] for N, of in measured["whole"].items()}
     predicted = measured["mean_field"]["dimension"][strong]
-    first, last = (
-        found[f"N={config.whole_sizes[0]}"],
-        found[f"N={config.whole_sizes[-1]}"],
-    )
-    apart = float(np.max(np.abs(first / last - 1)))
-    off = {
-        name: float(np.max(np.abs(of / predicted - 1))) for name, of in found.items()
-    }
-    return Expectation(
-        "5. g >= 2.5: D/N is the same for both N within 10 %, and as predicted",
-        max(apart, *off.values()) <= 0.1,
-        f"{100 * apart:.1f} % apart; furthest from the prediction: "
-        + ", ".join(f"{100 * x:.1f} % ({name})" for name, x in off.items()),
-    )
+    first, last = (found[f"N={config.whole_sizes[k]}"] for k in (0, -1))
+    apart = {"apart": first / last} | {N: of / predicted for N, of in found.items()}
+    return {name: at_most(np.abs(x - 1).max(), 0.1) for name, x in apart.items()}
 
 
-def _check_bounded(measured: dict[str, Any], _: Config) -> Expectation:
+@lab.claim("The dimension is at most 0.3 N everywhere, and the entropy grows with g.")
+def bounded(measured):
     every = measured["whole"].values()
-    highest = max(float(of["dimension"].mean(1).max()) for of in every)
-    growing = all(np.all(np.diff(of["entropy"].mean(1)) > 0) for of in every)
-    predicted = measured["mean_field"]
-    gains, curve = predicted["dimension_gains"], predicted["dimension_curve"]
-    return Expectation(
-        "6. the dimension is at most 0.3 N everywhere, and the entropy grows with g",
-        bool(highest <= 0.3 and growing),
-        f"highest: {highest:.3f} N, predicted {curve.max():.3f} N at "
-        f"g = {gains[curve.argmax()]:.1f}; the entropy grows "
-        + ("at every gain" if growing else "not everywhere"),
-    )
+    stalls = sum(np.sum(np.diff(of["entropy"].mean(1)) <= 0) for of in every)
+    highest = max(of["dimension"].mean(1).max() for of in every)
+    return {"D/N": at_most(highest, 0.3), "gains where it does not": at_most(stalls, 0)}
 
 
-def print_tables(measured: dict[str, Any], config: Config) -> None:
-    rows = []
-    for i, gain in enumerate(config.gains):
-        found = [
-            f"{of['mean'][i]:+.4f} ± {of['error'][i]:.4f}"
-            for of in measured["leading"].values()
-        ]
-        predicted = f"{measured['mean_field']['exponent_at_gains'][i]:+.4f}"
-        rows.append([f"{gain:.2f}", *found, predicted])
-    _results.table(
-        "Largest Lyapunov exponent, nats per step",
-        ["g", *(f"N = {N}" for N in config.sizes), "mean field"],
-        rows,
-        f"Mean over {config.seeds} networks, ± one standard error of it;\n"
-        f"{config.steps} steps after {config.burn_in}.",
-    )
-    rows = []
-    for i, gain in enumerate(config.whole_gains):
-        row = [f"{gain:.2f}"]
-        for what, digits in (("dimension", 3), ("entropy", 4)):
-            for of in measured["whole"].values():
-                row.append(_with_error(of[what][i], digits))
-            row.append(f"{measured['mean_field'][what][i]:.{digits}f}")
-        rows.append(row)
-    sizes = [f"N = {N}" for N in config.whole_sizes]
-    _results.table(
-        "Whole spectra: Kaplan-Yorke dimension D and Pesin's entropy H, per unit",
-        [
-            "g",
-            *(f"D/N, {N}" for N in sizes),
-            "theory",
-            *(f"H/N, {N}" for N in sizes),
-            "theory",
-        ],
-        rows,
-        f"Mean over {config.whole_seeds} networks, ± one standard error; H in nats per "
-        f"step. {config.whole_steps} steps after {config.whole_burn_in}.",
-    )
-
-
-def _with_error(values: np.ndarray, digits: int) -> str:
+def with_error(values: np.ndarray, digits: int) -> str:
     error = values.std(ddof=1) / np.sqrt(len(values))
     return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
 
 
-_COLOURS = ("#8fc0de", "#b2560d")  # of small and of large networks
-_MARKERS = ("o", "s")
-_PREDICTED = {"color": "black", "linestyle": "--", "linewidth": 1.3}
+@lab.table(
+    "Largest Lyapunov exponent, nats per step",
+    *("g", "smallest N", "largest N", "mean field"),
+    note="Mean over {seeds} networks of N in {sizes}, ± one standard error of it;\n"
+    "{steps} steps after {burn_in}.",
+)
+def largest(measured, config):
+    ends = [measured["leading"][f"N={config.sizes[k]}"]["exponent"] for k in (0, -1)]
+    for i, gain in enumerate(config.gains):
+        predicted = measured["mean_field"]["exponent_at_gains"][i]
+        found = [with_error(exponent[i], 4) for exponent in ends]
+        yield [f"{gain:.2f}", *found, f"{predicted:.4f}"]
 
 
-def draw(measured: dict[str, Any], config: Config) -> Figure:
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8.6), layout="constrained")
-    _draw_leading(axes[0, 0], measured, config)
-    _draw_edge(axes[0, 1], measured, config)
-    _draw_spectra(axes[1, 0], measured, config)
-    _draw_dimension(axes[1, 1], measured, config)
-    return figure
+@lab.table(
+    "Whole spectra: Kaplan-Yorke dimension D and Pesin's entropy H, per unit",
+    *("network", "D/N", "theory", "H/N", "theory"),
+    note="Mean over {whole_seeds} networks, ± one standard error; H in nats per step.\n"
+    "{whole_steps} steps after {whole_burn_in}.",
+)
+def dimensions(measured, config):
+    for i, gain in enumerate(config.whole_gains):
+        for N, of in measured["whole"].items():
+            row = [f"g = {gain:g}, {N}"]
+            for what, digits in (("dimension", 3), ("entropy", 4)):
+                predicted = measured["mean_field"][what][i]
+                row += [with_error(of[what][i], digits), f"{predicted:.{digits}f}"]
+            yield row
 
 
-def _draw_leading(ax: Axes, measured: dict[str, Any], config: Config) -> None:
+SMALL = {"color": "#8fc0de", "marker": "o", "linestyle": ""}
+LARGE = {"color": "#b2560d", "marker": "s", "linestyle": ""}
+PREDICTED = {"color": "black", "linestyle": "--", "linewidth": 1.3}
+GAIN, EXPONENT = "gain g", "λ₁ (nats per step)"
+
+
+def by_size(of: dict[str, Any]):
+    """Style, sign, name and results of the smallest and the largest networks."""
+    both = zip((SMALL, LARGE), (-1, 1), of.items(), strict=False)
+    return [(style, sign, name, found) for style, sign, (name, found) in both]
+
+
+def draw_bars(ax, x, of: np.ndarray, name: str, style: dict[str, Any]) -> None:
+    label = f"{name}, mean ± spread"
+    ax.errorbar(x, of.mean(1), of.std(1, ddof=1), capsize=2.5, label=label, **style)
+
+
+@lab.panel("Where does the largest exponent cross zero?", GAIN, EXPONENT)
+def draw_leading(ax, measured, config):
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-    for colour, marker, (name, of) in _styled(measured["leading"]):
-        ax.errorbar(
-            config.gains,
-            of["mean"],
-            of["exponent"].std(1, ddof=1),
-            color=colour,
-            marker=marker,
-            markersize=5,
-            linestyle="",
-            capsize=2.5,
-            label=f"{name.replace('=', ' = ')}, mean ± spread of networks",
-        )
+    for style, _, name, of in by_size(measured["leading"]):
+        draw_bars(ax, config.gains, of["exponent"], name, style)
     predicted = measured["mean_field"]
-    label = "mean field, log(χ₁)/2"
-    ax.plot(predicted["gains"], predicted["exponent"], label=label, **_PREDICTED)
-    ax.set(
-        title="The largest exponent crosses zero at the edge of chaos",
-        xlabel="gain g",
-        ylabel="λ₁ (nats per step)",
-    )
-    ax.legend(frameon=False, loc="lower right")
+    ax.plot(predicted["gains"], predicted["exponent"], label="mean field", **PREDICTED)
 
 
-def _draw_edge(ax: Axes, measured: dict[str, Any], config: Config) -> None:
-    """Draw every network near gain 1."""
-    gains = np.array(config.gains)
-    near = (gains >= 0.9) & (gains <= 2)
+@lab.panel("Near the edge: how late is each network?", GAIN, EXPONENT)
+def draw_edge(ax, measured, config):
+    gains, predicted = np.array(config.gains), measured["mean_field"]
+    near, inside = ((g >= 0.9) & (g <= 2) for g in (gains, predicted["gains"]))
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-    both = zip((-0.012, 0.012), _styled(measured["leading"]), strict=False)
-    for aside, (colour, marker, (name, of)) in both:
-        each = np.broadcast_to(gains[near, None] + aside, of["exponent"][near].shape)
-        style = {"color": colour, "marker": marker, "linestyle": "", "markersize": 4}
-        ax.plot(each.ravel(), of["exponent"][near].ravel(), alpha=0.6, **style)
-        ax.plot([], [], label=f"networks of {name.replace('=', ' = ')}", **style)
-    predicted = measured["mean_field"]
-    inside = (predicted["gains"] >= 0.9) & (predicted["gains"] <= 2)
+    for style, sign, name, of in by_size(measured["leading"]):
+        every = of["exponent"][near]
+        at = np.broadcast_to(gains[near, None] + 0.012 * sign, every.shape)
+        ax.plot(at.ravel(), every.ravel(), markersize=4, alpha=0.6, **style, label=name)
     at = predicted["gains"][inside], predicted["exponent"][inside]
-    ax.plot(*at, label="mean field", **_PREDICTED)
-    ax.set(
-        title="Near the edge: every network",
-        xlabel="gain g",
-        ylabel="λ₁ (nats per step)",
-    )
-    ax.legend(frameon=False, loc="upper left")
+    ax.plot(*at, label="mean field", **PREDICTED)
 
 
-def _draw_spectra(ax: Axes, measured: dict[str, Any], config: Config) -> None:
-    N = config.whole_sizes[-1]
+@lab.panel(
+    "Whole spectra of the largest: as predicted?",
+    *("i/N, share of the exponents", "λᵢ (nats per step)"),
+    legend="lower left",
+)
+def draw_spectra(ax, measured, config):
+    N, predicted = config.whole_sizes[-1], measured["mean_field"]
     shades = plt.get_cmap("viridis")(np.linspace(0.85, 0.1, len(config.whole_gains)))
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-    share = measured["mean_field"]["share"]
     for i, gain in enumerate(config.whole_gains):
         found = measured["whole"][f"N={N}"]["exponents"][i].mean(0)
-        ax.plot(shares(N), found, color=shades[i], linewidth=3, label=f"g = {gain:g}")
-        ax.plot(share, measured["mean_field"]["spectra"][i], **_PREDICTED)
-    ax.plot([], [], label="predicted", **_PREDICTED)
-    ax.set(
-        title=f"Whole spectra, N = {N}",
-        xlabel="i/N, share of the exponents",
-        ylabel="λᵢ (nats per step)",
-        xlim=(0, 1),
-        ylim=(-6, 0.9),
-    )
-    ax.legend(frameon=False, loc="lower left")
+        label = None if i % 2 else f"g = {gain:g}"  # those between are shaded between
+        ax.plot(shares(N), found, color=shades[i], linewidth=3, label=label)
+        label = None if i else "predicted"
+        ax.plot(predicted["share"], predicted["spectra"][i], label=label, **PREDICTED)
+    ax.set(xlim=(0, 1), ylim=(-6, 0.9))
 
 
-def _draw_dimension(ax: Axes, measured: dict[str, Any], config: Config) -> None:
-    both = zip((-0.02, 0.02), _styled(measured["whole"]), strict=False)
-    for aside, (colour, marker, (name, of)) in both:
-        ax.errorbar(
-            np.array(config.whole_gains) + aside,
-            of["dimension"].mean(1),
-            of["dimension"].std(1, ddof=1),
-            color=colour,
-            marker=marker,
-            markersize=6,
-            linestyle="",
-            capsize=2.5,
-            label=f"{name.replace('=', ' = ')}, mean ± spread of networks",
-        )
+@lab.panel("Kaplan-Yorke dimension: extensive?", GAIN, "D/N", legend="lower right")
+def draw_dimension(ax, measured, config):
+    for style, sign, name, of in by_size(measured["whole"]):
+        gains = np.array(config.whole_gains) + 0.02 * sign
+        draw_bars(ax, gains, of["dimension"], name, style)
     predicted = measured["mean_field"]
     at = predicted["dimension_gains"], predicted["dimension_curve"]
-    ax.plot(*at, label="predicted", **_PREDICTED)
-    ax.set(
-        title="Kaplan-Yorke dimension of the attractor",
-        xlabel="gain g",
-        ylabel="D/N",
-        ylim=(0, None),
-    )
-    ax.legend(frameon=False, loc="lower right")
-
-
-def _styled(of: dict[str, Any]):
-    return zip(_COLOURS, _MARKERS, of.items(), strict=False)
-
-
-def main(config: Config = Config(), out: Path = _results.RESULTS) -> None:
-    report = partial(track, description="Measuring", console=_results.console())
-    measured = measure(config, report)
-    print_tables(measured, config)
-    expectations = check(measured, config)
-    figure = draw(measured, config)
-    _results.conclude(__file__, config, measured, expectations, figure, out)
+    ax.plot(*at, label="predicted", **PREDICTED)
+    ax.set_ylim(0, None)
 
 
 if __name__ == "__main__":
-    _results.command_line(main, default=Config(), toy=TOY, description=__doc__)
+    lab.main(measure)

@@ -49,20 +49,21 @@ were chosen on seed 1, and the 7th replaced a weaker one after a run of seed 2; 
 default seed is 3.
 """
 
+import _results
+from _results import Expectation
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _results
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import spectra_of_trained_cells as trained
-from _results import Expectation
 from flax import nnx
 from jax import Array
 from jax.tree_util import Partial

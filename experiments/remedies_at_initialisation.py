@@ -39,23 +39,23 @@ their layers for steps. --list prints the zoo: parameters, size of the state, an
 each cell is checked against in the tests.
 """
 
+import _results
+from _results import Expectation
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import _results
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from _results import Expectation
 from flax import nnx
 from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.progress import track
 
 import vgjax
 from vgjax import cells
@@ -230,18 +230,15 @@ def predict(cell: Any, remedy: Remedy, state: int) -> Array:
     return vgjax.theory.eigenvalue_rates(at_rest) / remedy.period
 
 
-@jax.jit
 def pulled_back(J: Array, cotangent: Array) -> Array:
     """Log norms of Phi(T, T-k)^T cotangent for k = 1..T, (T,) nats."""
 
-    def pull(state, J):
-        log_norm, direction = state
-        direction = J.T @ direction
-        norm = jnp.linalg.norm(direction)
-        direction = direction / jnp.where(norm > 0, norm, 1)
-        return (log_norm + jnp.log(norm), direction), log_norm + jnp.log(norm)
+    def linear(h, J):
+        return J @ h, None
 
-    return jax.lax.scan(pull, (jnp.zeros(()), cotangent), J[::-1])[1]
+    T, N = J.shape[:2]
+    read = jnp.zeros((T + 1, N)).at[-1].set(cotangent)
+    return vgjax.gradients.log_cotangents(linear, jnp.zeros(N), J, read)[1:]
 
 
 def log_gradients(J: Array, seeds: range) -> Array:
@@ -543,7 +540,7 @@ def parameters(name: str, config: Config) -> int:
 
 
 def main(config: Config = Config(), out: Path = _results.RESULTS) -> None:
-    report = partial(track, description="Measuring", console=_results.console())
+    report = partial(_results.track, doing="Measuring")
     measured = measure(config, report)
     print_tables(measured, config)
     expectations = check(measured, config)

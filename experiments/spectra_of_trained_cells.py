@@ -30,19 +30,20 @@ Learning rate, batch size and number of epochs were chosen on the split of seed 
 default seed is 1.
 """
 
+import _results
+from _results import Expectation
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import _results
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from _results import Expectation
 from flax import nnx
 from jax import Array
 from matplotlib.axes import Axes

@@ -11,19 +11,6 @@ Prediction: log||Phi(T, 0)|| grows by lambda_1 nats per step, of mean field, N t
             log(sigmoid(b) + g/4) for the LSTM. That holds while the network stays at
             rest, up to gain 2 and 4 (1 - sigmoid(b)) = 1.08: what chaos beyond does,
             it does not say. Networks flip where it is -10/T, and 10/T.
-Expect:     1. Of every cell, after 50 and after 200 steps, more networks vanish than
-               explode.
-            2. Explosions are rare where something saturates: at T = 50 in less than 5 %
-               of the tanh, GRU and LSTM networks; in more than 10 % of ReLU ones.
-            3. The gain at which half of the networks vanish within 200 steps is the
-               predicted one within 15 %, of every cell.
-            4. ReLU networks explode from the predicted gain on, to 15 %, at T = 200;
-               tanh networks later than predicted, for finite networks are late.
-            5. Half of the GRU and of the LSTM networks explode at no gain up to 3.
-            6. No saturating network grows by more than 0.4 nats per step over 200
-               steps; some ReLU network does.
-            7. vgjax.spectra.leading_spectrum, which makes no Jacobian, finds the same
-               norms to 1e-8 nats, in four LSTMs.
 Runs in:    about a minute on 2 CPU cores.
 Outcome:    at the default configuration all came true but two. The 2nd, narrowly: 5.2 %
             of the tanh networks explode within 50 steps; no GRU and no LSTM does, and
@@ -44,29 +31,21 @@ drawn below, crosses one half: with 125 networks in each that is known to about 
 There is none where it is not crossed.
 """
 
-from collections.abc import Callable
+from lab import Lab, at_least, at_most, track, within
+
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import _results
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
-from _results import Expectation
 from flax import nnx
 from jax import Array
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from rich.progress import track
 from scipy.optimize import brentq
 from scipy.special import expit
 
 import vgjax
-
-jax.config.update("jax_enable_x64", True)
 
 
 @dataclass(frozen=True)
@@ -87,25 +66,23 @@ class Config:
 
 TOY = Config(networks=60, units=6, steps=(20, 80), bins=5, batch=60)
 
+lab = Lab(__file__, __doc__, default=Config(), toy=TOY, columns=4)
+
 CELLS = ("tanh", "relu", "gru", "lstm")
 TITLES = {"tanh": "tanh", "relu": "ReLU", "gru": "GRU", "lstm": "LSTM"}
 SATURATING = ("tanh", "gru", "lstm")
-MATRICES = {
-    "tanh": "a",
-    "relu": "a",
-    "gru": "rzn",
-    "lstm": "ifgo",
-}  # with a W of its own
+# What has a W of its own.
+MATRICES = {"tanh": "a", "relu": "a", "gru": "rzn", "lstm": "ifgo"}
 COMPARED = ("lstm",)  # cells that leading_spectrum looks at too
 FEW = 4  # networks of each of these
 
 
-def measure(config: Config, report: Callable = lambda tasks: tasks) -> dict[str, Any]:
-    """Measure all networks; ``report(tasks)`` passes them on, a batch at a time."""
+def measure(config: Config) -> dict[str, Any]:
+    """Measure all networks, a batch at a time."""
     batches = range(-(-config.networks // config.batch))
     tasks = [(one_batch, name, i) for name in CELLS for i in batches]
     tasks += [(without_jacobians, name, 0) for name in COMPARED]
-    found = {task: task[0](*task[1:], config) for task in report(tasks)}
+    found = {task: task[0](*task[1:], config) for task in track(tasks, "Measuring")}
     measured = {}
     for name in CELLS:
         parts = [found[one_batch, name, i] for i in batches]
@@ -215,22 +192,16 @@ def summary(
     """Fractions and flips after each of `steps`."""
     found = {}
     for T, log_norm in zip(config.steps, log_norms.T, strict=True):
-        vanished, exploded = (
-            log_norm < -config.threshold,
-            log_norm > config.threshold,
-        )
+        nats = config.threshold
+        vanished, exploded = log_norm < -nats, log_norm > nats
         found[f"T={T}"] = {
             "vanished": vanished.mean(),
             "exploded": exploded.mean(),
             "annihilated": np.isneginf(log_norm).mean(),
             "vanishing_flip": flip(gains, ~vanished, config),
             "exploding_flip": flip(gains, exploded, config),
-            "predicted_vanishing_flip": predicted_flip(
-                name, -config.threshold, T, config
-            ),
-            "predicted_exploding_flip": predicted_flip(
-                name, config.threshold, T, config
-            ),
+            "predicted_vanishing_flip": predicted_flip(name, -nats, T, config),
+            "predicted_exploding_flip": predicted_flip(name, nats, T, config),
             "largest": log_norm.max(),  # nats
         }
     return found
@@ -259,208 +230,164 @@ def shares(
     return np.sqrt(edges[1:] * edges[:-1]), np.where(count > 0, share, np.nan)
 
 
-def check(measured: dict[str, Any], config: Config) -> list[Expectation]:
-    """Compare what was measured with what the docstring expects."""
-    short, long = (f"T={T}" for T in config.steps)
-    return [
-        _check_more_vanish(measured, (short, long)),
-        _check_rare(measured, short),
-        _check_vanishing_flip(measured, long),
-        _check_exploding_flip(measured, long),
-        _check_no_flip(measured, (short, long)),
-        _check_bounded(measured, config),
-        _check_agreement(measured),
-    ]
-
-
-def _check_more_vanish(measured: dict[str, Any], times: tuple[str, ...]) -> Expectation:
-    both = {
-        T: {
-            name: (measured[name][T]["vanished"], measured[name][T]["exploded"])
-            for name in CELLS
-        }
-        for T in times
+def at_each(measured: dict[str, Any], config: Config, names: tuple[str, ...] = CELLS):
+    """Title and numbers of every cell after each of `steps`."""
+    return {
+        f"{TITLES[name]} T={T}": measured[name][f"T={T}"]
+        for name in names
+        for T in config.steps
     }
-    return Expectation(
-        "1. of every cell more networks vanish than explode, at both T",
-        all(lost > grown for of in both.values() for lost, grown in of.values()),
-        "; ".join(
-            f"{T}: {_listed(of, lambda x: f'{100 * x[0]:.0f}:{100 * x[1]:.0f}')} %"
-            for T, of in both.items()
-        ),
-    )
 
 
-def _check_rare(measured: dict[str, Any], T: str) -> Expectation:
-    share = {name: float(measured[name][T]["exploded"]) for name in CELLS}
-    rare = all(share[name] < 0.05 for name in SATURATING)
-    return Expectation(
-        f"2. {T}: under 5 % of tanh, GRU, LSTM explode; over 10 % of ReLU",
-        rare and share["relu"] > 0.1,
-        _listed(share, lambda x: f"{100 * x:.1f} %"),
-    )
+def flip_over_predicted(measured, config: Config, name: str, what: str) -> float:
+    of = measured[name][f"T={config.steps[-1]}"]
+    return of[f"{what}_flip"] / of[f"predicted_{what}_flip"]
 
 
-def _check_vanishing_flip(measured: dict[str, Any], T: str) -> Expectation:
-    both = {name: _flips(measured, name, T, "vanishing") for name in CELLS}
-    return Expectation(
-        f"3. {T}: half of the networks vanish at the predicted gain, to 15 %",
-        all(abs(found / predicted - 1) <= 0.15 for found, predicted in both.values()),
-        _listed(both, lambda both: f"{both[0]:.2f} ({both[1]:.2f})"),
-    )
+@lab.claim("Of every cell, after 50 and after 200 steps, more vanish than explode.")
+def more_vanish(measured, config):
+    both = at_each(measured, config)
+    more = {at: of["vanished"] - of["exploded"] for at, of in both.items()}
+    by_networks = {at: round(share * config.networks) for at, share in more.items()}
+    return {at: at_least(count, 1) for at, count in by_networks.items()}
 
 
-def _check_exploding_flip(measured: dict[str, Any], T: str) -> Expectation:
-    both = {name: _flips(measured, name, T, "exploding") for name in ("relu", "tanh")}
-    relu, tanh = both["relu"], both["tanh"]
-    # A network that never explodes is later still.
-    late = np.isnan(tanh[0]) or tanh[0] > tanh[1]
-    return Expectation(
-        f"4. {T}: ReLU explodes at the predicted gain, to 15 %; tanh later",
-        bool(abs(relu[0] / relu[1] - 1) <= 0.15 and late),
-        _listed(both, lambda both: f"{both[0]:.2f} ({both[1]:.2f})"),
-    )
+@lab.claim(
+    "Explosions are rare where something saturates: at T = 50 in less than 5 % of the "
+    "tanh, GRU and LSTM networks; in more than 10 % of ReLU ones."
+)
+def rare(measured, config):
+    share = {name: measured[name][f"T={config.steps[0]}"]["exploded"] for name in CELLS}
+    checks = {TITLES[name]: at_most(share[name], 0.05) for name in SATURATING}
+    return checks | {"ReLU": at_least(share["relu"], 0.1)}
 
 
-def _flips(measured: dict[str, Any], name: str, T: str, what: str) -> tuple[Any, Any]:
-    of = measured[name][T]
-    return of[f"{what}_flip"], of[f"predicted_{what}_flip"]
+@lab.claim(
+    "The gain at which half of the networks vanish within 200 steps is the predicted "
+    "one within 15 %, of every cell."
+)
+def vanish_as_predicted(measured, config):
+    ratio = partial(flip_over_predicted, measured, config, what="vanishing")
+    return {TITLES[name]: within(ratio(name), 0.85, 1.15) for name in CELLS}
 
 
-def _check_no_flip(measured: dict[str, Any], times: tuple[str, ...]) -> Expectation:
-    found = {
-        f"{TITLES[name]} {T}": measured[name][T]["exploding_flip"]
-        for name in ("gru", "lstm")
-        for T in times
+@lab.claim(
+    "ReLU networks explode from the predicted gain on, to 15 %, at T = 200; tanh "
+    "networks later than predicted, or at no gain, for finite networks are late."
+)
+def explode_late(measured, config):
+    ratio = partial(flip_over_predicted, measured, config, what="exploding")
+    never_is_later = np.nan_to_num(ratio("tanh"), nan=np.inf)
+    return {
+        "ReLU": within(ratio("relu"), 0.85, 1.15),
+        "tanh": at_least(never_is_later, 1),
     }
-    return Expectation(
-        "5. half of the GRU and of the LSTM networks explode at no gain drawn",
-        bool(all(np.isnan(gain) for gain in found.values())),
-        ", ".join(f"{at}: {_gain(gain)}" for at, gain in found.items()),
+
+
+@lab.claim("Half of the GRU and of the LSTM networks explode at no gain up to 3.")
+def gates_never_explode(measured, config):
+    both = at_each(measured, config, ("gru", "lstm"))
+    flips = [of["exploding_flip"] for of in both.values()]
+    return {"flips": at_most(np.isfinite(flips).sum(), 0)}
+
+
+@lab.claim(
+    "No saturating network grows by more than 0.4 nats per step over 200 steps; some "
+    "ReLU network does."
+)
+def bounded(measured, config):
+    T = config.steps[-1]
+    fastest = {name: measured[name][f"T={T}"]["largest"] / T for name in CELLS}
+    checks = {TITLES[name]: at_most(fastest[name], 0.4) for name in SATURATING}
+    return checks | {"ReLU": at_least(fastest["relu"], 0.4)}
+
+
+@lab.claim(
+    "vgjax.spectra.leading_spectrum, which makes no Jacobian, finds the same norms to "
+    "1e-8 nats, in four LSTMs."
+)
+def same_without_jacobians(measured):
+    of = measured["lstm"]
+    return at_most(
+        np.abs(of["without_jacobians"] - of["log_norm"][:FEW, 1]).max(), 1e-8
     )
 
 
-def _check_bounded(measured: dict[str, Any], config: Config) -> Expectation:
-    last = config.steps[-1]
-    fastest = {
-        name: float(measured[name][f"T={last}"]["largest"]) / last for name in CELLS
-    }
-    return Expectation(
-        "6. only ReLU networks ever grow by more than 0.4 nats per step",
-        max(fastest[name] for name in SATURATING) <= 0.4 < fastest["relu"],
-        "fastest: " + _listed(fastest, lambda x: f"{x:.3f}"),
-    )
+def gain(number: float) -> str:
+    return "none" if np.isnan(number) else f"{number:.2f}"
 
 
-def _check_agreement(measured: dict[str, Any]) -> Expectation:
-    off = {}
-    for name in COMPARED:
-        log_norm = measured[name]["log_norm"][:FEW, 1]
-        off[name] = float(np.abs(measured[name]["without_jacobians"] - log_norm).max())
-    return Expectation(
-        "7. leading_spectrum finds the same norms to 1e-8 nats",
-        max(off.values()) <= 1e-8,
-        "furthest: " + _listed(off, lambda x: f"{x:.1e}"),
-    )
+@lab.table(
+    "{networks} networks of {units} units a cell",
+    *("cell", "vanish", "neither", "explode", "vanish to g", "explode from g"),
+    note="vanish: log‖Φ(T, 0)‖ below -{threshold:g} nats; explode: above.\n"
+    "vanish to g, explode from g: most networks do; in brackets\n"
+    "the prediction; none: at no gain drawn, or none is predicted.",
+)
+def fractions(measured, config):
+    for at, of in at_each(measured, config).items():
+        each = of["vanished"], 1 - of["vanished"] - of["exploded"], of["exploded"]
+        kinds = "vanishing", "exploding"
+        flips = [(of[f"{kind}_flip"], of[f"predicted_{kind}_flip"]) for kind in kinds]
+        shown = [f"{gain(found)} ({gain(predicted)})" for found, predicted in flips]
+        yield [at, *(f"{100 * x:.1f} %" for x in each), *shown]
 
 
-def _listed(of: dict[str, Any], form: Callable) -> str:
-    return ", ".join(f"{TITLES[name]} {form(x)}" for name, x in of.items())
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
-def _gain(gain: float) -> str:
-    return "none" if np.isnan(gain) else f"{gain:.2f}"
-
-
-def print_tables(measured: dict[str, Any], config: Config) -> None:
-    for T in config.steps:
-        rows = []
-        for name in CELLS:
-            of = measured[name][f"T={T}"]
-            flips = [
-                f"{_gain(of[f'{what}_flip'])} ({_gain(of[f'predicted_{what}_flip'])})"
-                for what in ("vanishing", "exploding")
-            ]
-            neither = 1 - of["vanished"] - of["exploded"]
-            each = [of["vanished"], neither, of["exploded"]]
-            rows.append([TITLES[name], *(f"{100 * x:.1f} %" for x in each), *flips])
-        _results.table(
-            f"T = {T}: {config.networks} networks of {config.units} units a cell",
-            ["cell", "vanish", "neither", "explode", "vanish to g", "explode from g"],
-            rows,
-            f"vanish: log‖Φ(T, 0)‖ below -{config.threshold:g} nats; "
-            f"explode: above +{config.threshold:g}.\n"
-            "vanish to g, explode from g: most networks do; in brackets\n"
-            "the prediction; none: at no gain drawn, or none is predicted.",
-        )
-    rows = []
+@lab.table(
+    "Distribution of log‖Φ(T, 0)‖ over all gains, nats",
+    *("cell", *(f"{100 * x:.0f} %" for x in QUANTILES), "largest/T"),
+    note="Quantiles; 100 % is the largest, over T in nats per step.",
+)
+def distribution(measured, config):
     for name in CELLS:
         for T, log_norm in zip(config.steps, measured[name]["log_norm"].T, strict=True):
-            values = np.quantile(log_norm, _QUANTILES, method="nearest")
-            numbers = [f"{x:+.1f}" for x in values]
-            rows.append([TITLES[name], f"{T}", *numbers, f"{log_norm.max() / T:+.3f}"])
-    names = [f"{100 * x:.0f} %" for x in _QUANTILES]
-    _results.table(
-        "Distribution of log‖Φ(T, 0)‖ over all gains, nats",
-        ["cell", "T", *names, "largest/T"],
-        rows,
-        "Quantiles; 100 % is the largest, over T in nats per step.",
-    )
+            values = np.quantile(log_norm, QUANTILES, method="nearest")
+            row = [f"{x:+.1f}" for x in values]
+            yield [f"{TITLES[name]} T={T}", *row, f"{log_norm.max() / T:+.3f}"]
 
 
-_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-_KINDS = {  # sign of log||Phi||, colour and marker
-    "vanishing": (-1, "#2f7fbc", "v"),
-    "exploding": (1, "#b2560d", "^"),
-}
-
-
-def draw(measured: dict[str, Any], config: Config) -> Figure:
-    figure, axes = plt.subplots(
-        2, 4, figsize=(15, 7.6), layout="constrained", sharex=True, sharey="row"
-    )
-    for column, name in zip(axes.T, CELLS, strict=True):
-        _draw_norms(column[0], name, measured[name], config)
-        _draw_shares(column[1], name, measured[name], config)
-    T = config.steps[-1]
-    axes[0, 0].set(ylabel=f"log‖Φ({T}, 0)‖₂ (nats)", ylim=(-0.8 * T, 0.8 * T))
-    axes[1, 0].set(ylabel="share of the networks", ylim=(-0.03, 1.33))
-    axes[1, 0].set(xscale="log", yticks=np.linspace(0, 1, 6))
+def log_gains(ax) -> None:
     ticks = [0.3, 0.5, 1, 2, 3]
-    axes[1, 0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes[1, 0].set_xticks([], minor=True)
-    return figure
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xticks([], minor=True)
 
 
-def _draw_norms(ax: Axes, name: str, of: dict[str, Any], config: Config) -> None:
-    T = config.steps[-1]
-    edge = 0.78 * T
-    log_norm = of["log_norm"][:, 1]
+def draw_norms(ax, measured, config, *, name: str) -> None:
+    of, T = measured[name], config.steps[-1]
+    edge, log_norm = 0.78 * T, of["log_norm"][:, 1]
     # Networks beyond the edges are drawn on them, as triangles.
-    kinds = {
-        "o": np.abs(log_norm) < edge,
-        "^": log_norm >= edge,
-        "v": log_norm <= -edge,
-    }
+    inside, above = np.abs(log_norm) < edge, log_norm >= edge
+    kinds = {"o": inside, "^": above, "v": log_norm <= -edge}
     style = {"color": "#2f7fbc", "linestyle": "", "markeredgewidth": 0}
     for marker, chosen in kinds.items():
         shown = of["gain"][chosen], np.clip(log_norm[chosen], -edge, edge)
         ax.plot(*shown, marker, markersize=3, alpha=0.35, **style)
     ax.plot([], [], "o", markersize=4, label="a network", **style)
-    for at in (-config.threshold, config.threshold):
-        ax.axhline(at, color="0.35", linewidth=0.9, linestyle=":")
     gains = np.geomspace(config.lowest, config.highest, 200)
     gains = gains[gains <= says_nothing_above(name, config)]
     predicted = T * predicted_rate(name, gains, config)
     ax.plot(gains, predicted, "k--", linewidth=1.6, label="predicted")
-    ax.plot([], [], ":", color="0.35", label=f"±{config.threshold:g} nats")
-    ax.set(title=TITLES[name])
-    if name == CELLS[0]:
-        ax.legend(frameon=False, loc="upper left")
+    dots = {"color": "0.35", "linewidth": 0.9, "linestyle": ":"}
+    for at in (-config.threshold, config.threshold):
+        label = f"±{config.threshold:g} nats" if at > 0 else None
+        ax.axhline(at, label=label, **dots)
+    ax.set_ylim(-0.8 * T, 0.8 * T)
+    log_gains(ax)
 
 
-def _draw_shares(ax: Axes, name: str, of: dict[str, Any], config: Config) -> None:
-    for what, (sign, colour, marker) in _KINDS.items():
+KINDS = {  # sign of log||Phi||, colour and marker
+    "vanishing": (-1, "#2f7fbc", "v"),
+    "exploding": (1, "#b2560d", "^"),
+}
+
+
+def draw_shares(ax, measured, config, *, name: str) -> None:
+    of = measured[name]
+    for what, (sign, colour, marker) in KINDS.items():
         for T, log_norm in zip(config.steps, of["log_norm"].T, strict=True):
             happened = sign * log_norm > config.threshold
             last = config.steps[-1] == T
@@ -471,22 +398,19 @@ def _draw_shares(ax: Axes, name: str, of: dict[str, Any], config: Config) -> Non
             ax.plot(middles, share, label=f"{what}, T = {T}", **style, **dots)
             flip = of[f"T={T}"][f"predicted_{what}_flip"]
             if config.lowest <= flip <= config.highest:
-                ax.axvline(flip, ymax=0.76, linewidth=1.2, zorder=0, **style)
-    ax.set(xlabel="gain g")
-    if name == CELLS[0]:
-        line = {"marker": "|", "markersize": 13, "markeredgewidth": 1.4}
-        ax.plot([], [], color="0.4", linestyle="", label="predicted flips", **line)
-        ax.legend(frameon=False, loc="upper center", ncols=2, fontsize=9)
+                ax.axvline(flip, ymax=0.61, linewidth=1.2, zorder=0, **style)
+    line = {"marker": "|", "markersize": 13, "markeredgewidth": 1.4}
+    ax.plot([], [], color="0.4", linestyle="", label="predicted flips", **line)
+    ax.set(ylim=(-0.03, 1.65), yticks=np.linspace(0, 1, 6))
+    log_gains(ax)
 
 
-def main(config: Config = Config(), out: Path = _results.RESULTS) -> None:
-    report = partial(track, description="Measuring", console=_results.console())
-    measured = measure(config, report)
-    print_tables(measured, config)
-    expectations = check(measured, config)
-    figure = draw(measured, config)
-    _results.conclude(__file__, config, measured, expectations, figure, out)
+for draw, y in ((draw_norms, "log‖Φ‖₂ at last (nats)"), (draw_shares, "share")):
+    for name in CELLS:
+        legend = "upper left" if name == CELLS[0] else None
+        panel = lab.panel(TITLES[name], "gain g", y, legend=legend)
+        panel(partial(draw, name=name))
 
 
 if __name__ == "__main__":
-    _results.command_line(main, default=Config(), toy=TOY, description=__doc__)
+    lab.main(measure)

@@ -1,19 +1,16 @@
 import dataclasses
-import errno
 import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 import vgjax
 
@@ -29,7 +26,7 @@ LINEAR = "linear_networks_follow_their_eigenvalues"
 TRAINED = "spectra_of_trained_cells"
 DEPTH = "depth_is_kinder_than_time"
 SATURATION = "saturation_is_where_autodiff_goes_blind"
-SCRIPTS = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("[!_]*_*.py"))
 CELLS = ("tanh", "GRU", "LSTM")
 FILES = {"results.json", "arrays.npz", "figure.png", "figure.pdf"}
 
@@ -50,11 +47,25 @@ def environment():
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+def toy_of(module):
+    return module.lab.toy if hasattr(module, "lab") else module.TOY
+
+
+def claimed(content):
+    """Numbers of the claims, "1." and so on."""
+    if "claims" in content:
+        return [of["claim"].split()[0] for of in content["claims"]]
+    return [of["statement"].split()[0] for of in content["expectations"]]
+
+
 def run_toy(name, out):
     module = load(name)
     # optax.adam mixes dtypes; the session's switches are for the library.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        module.main(module.TOY, out)
+        if hasattr(module, "lab"):
+            module.lab.run(module.measure, module.lab.toy, out)
+        else:
+            module.main(module.TOY, out)
     content = json.loads((out / name / "results.json").read_text(encoding="utf-8"))
     with np.load(out / name / "arrays.npz") as arrays:
         return content, dict(arrays)
@@ -117,12 +128,12 @@ def test_shear_is_1111_times_its_radius(linear):
 
 
 @pytest.mark.slow
-def test_every_expectation_of_the_linear_networks_comes_true(linear):
+def test_every_claim_about_linear_networks_comes_true(linear):
     content, _ = linear
-    assert len(content["expectations"]) == 5
+    assert len(content["claims"]) == 5
     # N = 4 is too small for the third, the norm of a large Gaussian matrix.
-    failed = [e["statement"] for e in content["expectations"] if not e["came_true"]]
-    assert [statement[:2] for statement in failed] in ([], ["3."])
+    failed = [of["claim"] for of in content["claims"] if not of["came_true"]]
+    assert [claim[:2] for claim in failed] in ([], ["3."])
 
 
 # Trained cells
@@ -242,19 +253,13 @@ def test_layers_with_weights_of_their_own_walk_at_random(depth, kind):
     of = {
         key.removeprefix(f"{kind}/"): value for key, value in content["numbers"].items()
     }
-    config = load(DEPTH).TOY
+    config = load(DEPTH).lab.toy
     assert arrays[f"{kind}/log_norm"].shape == (config.trials, config.depth)
     assert of["variance_error"] < 0.1 * of["variance"]  # or anything would do
     off = abs(of["variance"] - of["predicted_variance"])
     assert off < 4 * of["variance_error"]
     assert abs(of["mean"]) < 4 * of["mean_error"]
     assert abs(of["correlation"]) < 4 * of["correlation_error"]
-
-
-def test_variances_of_the_walk_are_those_of_the_paper():
-    predicted = load(DEPTH).predicted_variance
-    assert predicted(100, "linear") == pytest.approx(0.020201, abs=5e-7)
-    assert predicted(100, "relu") == pytest.approx(0.051940, abs=5e-7)
 
 
 @pytest.mark.slow
@@ -342,8 +347,7 @@ def test_mean_field_foresees_more_blindness_in_float32_than_in_float64():
 @pytest.mark.parametrize(("fixture", "count"), [("depth", 5), ("saturation", 7)])
 def test_every_expectation_is_accounted_for(request, fixture, count):
     content, _ = request.getfixturevalue(fixture)
-    statements = [e["statement"] for e in content["expectations"]]
-    assert [s[:2] for s in statements] == [f"{i}." for i in range(1, count + 1)]
+    assert claimed(content) == [f"{i}." for i in range(1, count + 1)]
 
 
 # Files
@@ -365,9 +369,9 @@ def test_results_are_written_with_all_it_takes_to_repeat_them(
     content, _ = request.getfixturevalue(fixture)
     folder = out / name
     assert {path.name for path in folder.iterdir()} == FILES
-    config = dataclasses.asdict(load(name).TOY)
+    config = dataclasses.asdict(toy_of(load(name)))
     assert content["config"] == json.loads(json.dumps(config))
-    assert content["seed"] == load(name).TOY.seed
+    assert content["seed"] == config["seed"]
     versions = {"jax", "flax", "optax", "numpy", "vgjax", "python"}
     assert versions <= set(content["versions"])
     assert content["versions"]["vgjax"] == vgjax.__version__
@@ -378,151 +382,23 @@ def test_results_are_written_with_all_it_takes_to_repeat_them(
     assert {path.name for path in out.iterdir()} <= set(SCRIPTS)  # nothing else
 
 
-def save(out, figure, number=1.0):
-    results = load("_results")
-    module = load(TRAINED)
-    measured = {"a": {"x": np.arange(3.0), "y": number}}
-    return results.save("made_up.py", module.TOY, measured, [], figure, out)
-
-
-def test_numbers_that_are_not_finite_stay_readable_by_strict_json(tmp_path):
-    folder = save(tmp_path, Figure(), -np.inf)
-    content = json.loads(
-        (folder / "results.json").read_text(), parse_constant=pytest.fail
-    )
-    assert content["numbers"] == {"a/y": "-inf"}
-
-
-def test_interrupted_save_leaves_the_previous_results_as_they_were(tmp_path):
-    class Interrupted(Figure):
-        def savefig(self, path, **options):
-            if Path(path).suffix == ".pdf":
-                raise KeyboardInterrupt
-            super().savefig(path, **options)
-
-    with pytest.raises(KeyboardInterrupt):
-        save(tmp_path, Interrupted())
-    assert list(tmp_path.iterdir()) == []
-
-    folder = save(tmp_path, Figure(), 1.0)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(KeyboardInterrupt):
-        save(tmp_path, Interrupted(), 2.0)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-def run(main):
-    results, module = load("_results"), load(TRAINED)
-    results.command_line(main, default=module.Config(), toy=module.TOY, description="")
-
-
-@pytest.mark.parametrize("taken", ["", "x", "x/figure.png"])
-def test_what_stands_in_the_way_of_results_is_told_before_the_run(
-    monkeypatch, tmp_path, taken
-):
-    out = tmp_path / "results"
-    if Path(taken).suffix:
-        (out / taken).mkdir(parents=True)
-    else:
-        (out / taken).parent.mkdir(exist_ok=True)
-        (out / taken).write_text("mine")
-    before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(sys, "argv", ["x.py", "--out", str(out)])
-    what = "folder" if Path(taken).suffix else "file"
-    with pytest.raises(SystemExit, match=f"{out / taken} is a {what}. Nothing was run"):
-        run(pytest.fail)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC])
-def test_disk_that_takes_no_results_is_told_before_the_run(monkeypatch, tmp_path, code):
-    def fail(*_, **__):
-        raise OSError(code, os.strerror(code))
-
-    full = code == errno.ENOSPC
-    monkeypatch.setattr(*((os, "fsync") if full else (tempfile, "mkdtemp")), fail)
-    monkeypatch.setattr(sys, "argv", ["x.py", "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match=f"{os.strerror(code)}. Nothing was run"):
-        run(pytest.fail)
-    assert not list(tmp_path.iterdir())
-
-
-def test_nothing_is_left_of_finding_out_whether_results_can_be_written(
-    monkeypatch, tmp_path
-):
-    (tmp_path / "x").mkdir()
-    monkeypatch.setattr(sys, "argv", ["x.py", "--out", str(tmp_path)])
-    run(lambda *_: None)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "x"]
-
-
-def test_results_of_a_run_whose_disk_filled_up_are_written_elsewhere(
-    monkeypatch, tmp_path, capsys
-):
-    class Full(Figure):
-        def savefig(self, path, **options):
-            if tmp_path / "out" in Path(path).parents:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            super().savefig(path, **options)
-
-    (tmp_path / "spare").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spare"))
-    config = load(TRAINED).TOY
-    load("_results").conclude("x.py", config, {}, [], Full(), tmp_path / "out")
-    (written,) = (tmp_path / "spare").glob("*/x")
-    assert {path.name for path in written.iterdir()} == FILES
-    assert not list((tmp_path / "out").iterdir())
-    said = capsys.readouterr()
-    assert f"Written: {written}/" in said.out
-    assert "out can no longer be written to: No space left on device." in said.err
-
-
-SAVING = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {folder!r})
-import _results
-
-with _results._all_or_nothing(Path(sys.argv[1])) as folder:
-    (folder / "results.json").write_text("half")
-    print("writing", flush=True)
-    time.sleep(300)
-"""
-
-
-@pytest.mark.slow
-def test_leftovers_of_a_killed_save_are_removed_and_a_living_one_is_left_alone(
-    tmp_path,
-):
-    command = [sys.executable, "-c", SAVING.format(folder=str(FOLDER))]
-    with subprocess.Popen(
-        [*command, str(tmp_path / "made_up")],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "writing\n"
-        (hidden,) = tmp_path.iterdir()
-        folder = save(tmp_path, Figure())
-        assert sorted(tmp_path.iterdir()) == sorted([hidden, folder])
-        assert (hidden / "results.json").read_text() == "half"
-        process.kill()
-    (tmp_path / ".made_up_too-1").mkdir()  # of another experiment
-    save(tmp_path, Figure())
-    assert sorted(tmp_path.iterdir()) == [tmp_path / ".made_up_too-1", folder]
-
-
 # The command line
+
+
+def run_as_script(module):
+    if hasattr(module, "lab"):
+        module.lab.main(module.measure)
+    else:
+        given = {"toy": module.TOY, "description": module.__doc__}
+        load("_results").command_line(module.main, default=module.Config(), **given)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_explains_every_field(name, monkeypatch, capsys):
     module = load(name)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
-    given = {"toy": module.TOY, "description": module.__doc__}
     with pytest.raises(SystemExit) as ended:
-        load("_results").command_line(module.main, default=module.Config(), **given)
+        run_as_script(module)
     assert not ended.value.code
     shown = capsys.readouterr().out
     lines = [" ".join(line.strip("│ ").split()) for line in shown.splitlines()]
@@ -535,45 +411,26 @@ def test_help_explains_every_field(name, monkeypatch, capsys):
     assert "Question:" in shown
 
 
-@pytest.mark.parametrize(
-    ("flags", "features", "seed"),
-    [([], 64, 1), (["--toy"], 6, 1), (["--seed", "5", "--toy"], 6, 5)],
-)
-def test_toy_flag_starts_from_the_toy_configuration(
-    monkeypatch, tmp_path, flags, features, seed
-):
-    results, module = load("_results"), load(TRAINED)
-    monkeypatch.setattr(sys, "argv", ["x.py", *flags, "--out", str(tmp_path)])
-    seen = []
-    results.command_line(
-        lambda *given: seen.append(given),
-        default=module.Config(),
-        toy=module.TOY,
-        description="",
-    )
-    ((config, out),) = seen
-    assert (config.features, config.seed, out) == (features, seed, tmp_path)
-
-
 DRIVER = """
 import runpy, sys
 sys.argv = sys.argv[1:]
 sys.path.insert(0, {folder!r})
-import _results
+import _results, lab
 
-real = _results.command_line
-
-def announced(main, **options):
-    measure = main.__globals__["measure"]
-
-    def loud(*args):
+def loud(measure):
+    def announced(*args):
         print("measuring", flush=True)
         return measure(*args)
+    return announced
 
-    main.__globals__["measure"] = loud
-    real(main, **options)
+command_line, run = _results.command_line, lab.Lab.run
 
-_results.command_line = announced
+def announced_main(main, **options):
+    main.__globals__["measure"] = loud(main.__globals__["measure"])
+    command_line(main, **options)
+
+_results.command_line = announced_main
+lab.Lab.run = lambda self, measure, *args: run(self, loud(measure), *args)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

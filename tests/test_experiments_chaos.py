@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_experiments import FILES, load, run_toy
+from test_experiments import FILES, claimed, load, run_toy
 
 # Importing an experiment switches 64-bit mode on, for good.
 pytestmark = pytest.mark.float64
@@ -31,32 +31,10 @@ def vanish(out):
 # The edge of chaos
 
 
-def test_predicted_spectrum_is_that_of_the_circular_law_where_tanh_is_linear():
-    share = np.array([0.01, 0.25, 0.5, 0.9])
-    predicted = load(EDGE).predicted_spectrum(0.8, share)
-    np.testing.assert_allclose(predicted, np.log(0.64 * (1 - share)) / 2, atol=1e-9)
-
-
-def test_predicted_spectrum_begins_with_the_largest_exponent_of_mean_field():
-    # Of mean field, at g = 2 and 3.
-    predicted = [load(EDGE).predicted_spectrum(g, np.array([1e-7])) for g in (2, 3)]
-    np.testing.assert_allclose(np.ravel(predicted), [0.154724, 0.310249], atol=2e-6)
-
-
-def test_predicted_exponents_sum_to_the_mean_log_determinant():
-    # log|det J|/N is log g - 1/2; E log tanh' by Gauss-Hermite, q* of the fixed point.
-    share = (np.arange(2000) + 0.5) / 2000
-    z, weight = np.polynomial.hermite_e.hermegauss(200)
-    h = np.sqrt(2.121473568203) * z
-    slope = weight @ (-2 * np.log(np.cosh(h))) / weight.sum()
-    found = load(EDGE).predicted_spectrum(2.0, share).mean()
-    assert found == pytest.approx(np.log(2) - 0.5 + slope, abs=1e-3)
-
-
 @pytest.mark.slow
 def test_networks_below_the_edge_die_at_the_rate_of_their_eigenvalue(edge):
     _, arrays = edge
-    for N in load(EDGE).TOY.sizes:
+    for N in load(EDGE).lab.toy.sizes:
         found, radius = (
             arrays[f"leading/N={N}/{what}"][0] for what in ("exponent", "log_radius")
         )
@@ -67,7 +45,7 @@ def test_networks_below_the_edge_die_at_the_rate_of_their_eigenvalue(edge):
 @pytest.mark.slow
 def test_whole_spectra_descend_and_bound_dimension_and_entropy(edge):
     _, arrays = edge
-    (N,) = load(EDGE).TOY.whole_sizes
+    (N,) = load(EDGE).lab.toy.whole_sizes
     spectra = arrays[f"whole/N={N}/exponents"]
     assert np.all(np.diff(spectra) <= 0)
     positive = np.where(spectra > 0, spectra, 0)
@@ -113,10 +91,10 @@ def test_shares_of_networks_are_those_of_their_norms(vanish):
     module = load(VANISH)
     for name in module.CELLS:
         log_norm, gain = arrays[f"{name}/log_norm"], arrays[f"{name}/gain"]
-        assert log_norm.shape == (module.TOY.networks, 2)
+        assert log_norm.shape == (module.lab.toy.networks, 2)
         assert np.ptp(np.log(gain)) > 2
         assert 0.3 <= gain.min() < gain.max() <= 3
-        for T, after in zip(module.TOY.steps, log_norm.T, strict=True):
+        for T, after in zip(module.lab.toy.steps, log_norm.T, strict=True):
             of = content["numbers"]
             assert of[f"{name}/T={T}/vanished"] == np.mean(after < -10)
             assert of[f"{name}/T={T}/exploded"] == np.mean(after > 10)
@@ -143,7 +121,6 @@ def test_norms_with_and_without_jacobians_agree(vanish):
 def test_results_are_written_with_every_expectation(out, request, name, count):
     content, _ = request.getfixturevalue("edge" if name == EDGE else "vanish")
     assert {path.name for path in (out / name).iterdir()} == FILES
-    statements = [e["statement"] for e in content["expectations"]]
-    assert [s[:2] for s in statements] == [f"{i}." for i in range(1, count + 1)]
+    assert claimed(content) == [f"{i}." for i in range(1, count + 1)]
     text = (out / name / "results.json").read_text(encoding="utf-8")
     json.loads(text, parse_constant=pytest.fail)

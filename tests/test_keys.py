@@ -474,6 +474,7 @@ MEASURES = {
     "covariant_vectors": vgjax.lyapunov.covariant_vectors,
     "leading_spectrum": functools.partial(vgjax.spectra.leading_spectrum, k=1),
     "cotangents": lambda *run: vgjax.gradients.cotangents(*run, last_of),
+    "log_cotangents": lambda *run: vgjax.gradients.log_cotangents(*run, last_of),
     "lag_contributions": lambda *run: vgjax.gradients.lag_contributions(*run, last_of),
     "gradient_flow": lambda *run: vgjax.gradients.gradient_flow(*run, last_of),
     "alignment": lambda *run: vgjax.gradients.alignment(*run, last_of),

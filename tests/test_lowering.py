@@ -86,6 +86,7 @@ PROGRAMS = {
         lyapunov.kaplan_yorke_dimension, (H,)
     ),
     "cotangents": lambda: of_cell(gradients.cotangents, "lstm", loss=of_last),
+    "log_cotangents": lambda: of_cell(gradients.log_cotangents, "lstm", loss=of_last),
     "lag_contributions": lambda: of_cell(gradients.lag_contributions, loss=of_last),
     "signal_to_noise": lambda: of_cell(of_batch, loss=of_last),
     "gradient_flow": lambda: of_cell(gradients.gradient_flow, loss=of_last),

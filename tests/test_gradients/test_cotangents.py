@@ -40,6 +40,44 @@ def test_cotangents_of_a_nonnormal_network_are_transposed_products(dtype, tolera
         np.testing.assert_allclose(found[t], delta, atol=size, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["last", "outputs", "mixed", "given"])
+def test_log_norms_by_lag_are_those_of_cotangents_by_hand(kind, dtype, tolerance):
+    arguments, hand = case(kind, dtype)
+    found = gradients.log_cotangents(*arguments)
+    _, _, total = systems.paths(*hand)
+    with np.errstate(divide="ignore"):  # outputs do not read the last state
+        expected = np.log(np.linalg.norm(total, axis=1))[::-1]
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, atol=tolerance(1e-12, 1e-5), rtol=0)
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_log_norms_are_finite_where_cotangents_are_not(factor, dtype):
+    step = steps.from_function(lambda w, h, _: (w * h, None), dtype(factor))
+    last = jnp.zeros((5001, 2), dtype).at[-1, 0].set(1)
+    given = (step, jnp.zeros(2, dtype), None, last)
+    plain = gradients.cotangents(*given, length=5000)
+    assert not 0 < float(jnp.linalg.norm(plain[0])) < np.inf
+    found = gradients.log_cotangents(*given, length=5000)
+    expected = np.arange(5001) * np.log(factor)
+    rtol = 4 * jnp.finfo(dtype).eps
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=0)
+
+
+def test_log_norms_of_what_is_not_read_or_annihilated_are_minus_infinity(dtype):
+    shift = jnp.asarray(np.eye(3, k=1), dtype)  # nilpotent: nothing after 3 steps
+    step = steps.from_function(lambda W, h, _: (W @ h, None), shift)
+    d = np.zeros((7, 3))
+    d[5, 0] = 2  # of the state before the last
+    found = gradients.log_cotangents(
+        step, jnp.zeros(3, dtype), None, jnp.asarray(d, dtype), length=6
+    )
+    two = np.log(2)
+    np.testing.assert_allclose(
+        found, [-np.inf, two, two, two, -np.inf, -np.inf, -np.inf], rtol=1e-6
+    )
+
+
 def memory(trajectory):
     c, h = trajectory.carry
     return jnp.sum(c**2) + jnp.sum(h**3)
@@ -92,13 +130,14 @@ def of_one(trajectory):
 
 MEASURES = [
     gradients.cotangents,
+    gradients.log_cotangents,
     gradients.lag_contributions,
     gradients.gradient_flow,
     gradients.alignment,
 ]
 
 
-@pytest.mark.parametrize("measure", MEASURES[:3])
+@pytest.mark.parametrize("measure", MEASURES[:4])
 def test_a_clock_in_the_carry_is_no_part_of_any_gradient(measure, dtype, tolerance):
     W = jnp.asarray(systems.parameters()["W"], dtype)
     h = jnp.linspace(-1, 1, 3, dtype=dtype)
@@ -118,7 +157,7 @@ def is_batched(x):
 @pytest.mark.parametrize(
     ("measure", "kind"),
     [
-        *itertools.product(MEASURES[1:3], ["last", "mixed"]),
+        *itertools.product(MEASURES[1:4], ["last", "mixed"]),
         (gradients.cotangents, "mixed"),
         (gradients.alignment, "last"),
     ],

@@ -6,7 +6,8 @@ cotangent, without more, is the total: all later steps take part.
 
 | module | what is there |
 | --- | --- |
-| `cotangents` | `cotangents`: of every state, in one backward pass |
+| `cotangents` | `cotangents`: of every state, in one backward pass; |
+| | `log_cotangents`: the logs of their norms by lag |
 | `lags` | `lag_contributions`: the gradient of the parameters split by how many steps |
 | | it travelled |
 | `noise` | `signal_to_noise`: the mean of these parts over a batch, and its error |
@@ -15,7 +16,7 @@ cotangent, without more, is the total: all later steps take part.
 """
 
 from vgjax.gradients.alignment import Alignment, alignment
-from vgjax.gradients.cotangents import cotangents
+from vgjax.gradients.cotangents import cotangents, log_cotangents
 from vgjax.gradients.flow import gradient_flow
 from vgjax.gradients.lags import LagContributions, lag_contributions
 from vgjax.gradients.noise import SignalToNoise, signal_to_noise
@@ -28,6 +29,7 @@ __all__ = [
     "cotangents",
     "gradient_flow",
     "lag_contributions",
+    "log_cotangents",
     "signal_to_noise",
 ]
 

@@ -1,4 +1,4 @@
-"""The cotangents of all states, in one backward pass."""
+"""The cotangents of all states, or the logs of their norms, in one backward pass."""
 
 from dataclasses import replace
 
@@ -8,13 +8,14 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax._linalg import varying_like
+from vgjax._scaled import Scaled, add, log_norm, normalised
 from vgjax._system import NO_RULE, System, system
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.gradients._loss import Loss, Reading, reading_of
 from vgjax.gradients._unrolled import Cotangent, directly_read, pulls
 from vgjax.trajectories import Trajectory
 
-__all__ = ["cotangents"]
+__all__ = ["cotangents", "log_cotangents"]
 
 
 def __dir__() -> list[str]:
@@ -107,6 +108,75 @@ def _by_nudges(system: System, reading: Reading) -> Array:
     nudges = varying_like(nudges, system)
     first, later = jax.grad(value, argnums=(0, 1))(nudges[0], nudges)
     return jnp.concatenate([first[None], later])
+
+
+def log_cotangents(
+    step: Step,
+    carry: Carry,
+    inputs: Inputs,
+    loss: Loss,
+    *,
+    length: int | None = None,
+) -> Float[Array, " T+1"]:
+    r"""Return the log norms of a loss's cotangents by lag, $\log \|dL/ds_{T-k}\|$.
+
+    These are the norms of what `cotangents` gives, the last state first, however far
+    below or above the range of the dtype they fall.
+
+    Args:
+      step: ``step(carry, x) -> (carry, y)``, as for `vgjax.rollout`.
+      carry: initial carry; N numbers.
+      inputs: (T, D) or a PyTree with time along the leading axis, or None.
+      loss: as for `cotangents`.
+      length: T, needed where there are no inputs.
+
+    Returns:
+      (T+1,), nats, of which ``[k]`` belongs to the state k steps before the last.
+      -inf where the loss does not move with a state at all.
+
+    Notes:
+      One backward pass, which takes each step again. Every cotangent carries its scale
+      as a power of two, one for all N numbers.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> halve = lambda h, x: (0.5 * h + x, h)
+      >>> last = lambda trajectory: trajectory.carry.sum()
+      >>> log_norm = log_cotangents(halve, jnp.ones(1), jnp.zeros((5000, 1)), last)
+      >>> log_norm[jnp.array([0, 1, 5000])].round(2)  # log(2) a step
+      Array([ 0.00000e+00, -6.90000e-01, -3.46574e+03], dtype=float32)
+    """
+    measured = system(step, carry, inputs, length)
+    return _log_cotangents(measured, reading_of(loss, measured))
+
+
+@jax.jit
+def _log_cotangents(system: System, reading: Reading) -> Array:
+    before, direct = directly_read(system, reading)
+    back, dtype = pulls(system), system.product_dtype
+
+    def read_here(later: Scaled, read: Cotangent) -> tuple[Scaled, Array]:
+        """Add what is read of a state to what later steps brought to it."""
+        state = add(later, normalised(read.state))
+        return state, log_norm(state, dtype)
+
+    def earlier(later, row):
+        before, x, read = row
+        state, norm = read_here(later, read)
+        # The outputs of the step that made this state are pulled through it together.
+        unread = jax.tree.map(jnp.zeros_like, read.outputs)
+        made = Scaled(Cotangent(state.values, unread), state.exponent)
+        made = add(
+            made, normalised(Cotangent(jnp.zeros_like(read.state), read.outputs))
+        )
+        return normalised(back.one(before, x)(made.values)[1], made.exponent), norm
+
+    nothing = normalised(varying_like(jnp.zeros(system.N, system.dtype), system))
+    read = Cotangent(direct.states[1:], direct.outputs)
+    rows = (before, system.inputs, read)
+    later, log_norms = jax.lax.scan(earlier, nothing, rows, reverse=True)
+    _, first = read_here(later, Cotangent(direct.states[0], []))
+    return jnp.concatenate([log_norms[::-1], first[None]])
 
 
 def _by_recursion(system: System, reading: Reading) -> Array:

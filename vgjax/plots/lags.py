@@ -53,7 +53,7 @@ def lags(
 
     Examples:
       >>> import jax.numpy as jnp, vgjax
-      >>> step = vgjax.cells.from_function(
+      >>> step = vgjax.steps.from_function(
       ...     lambda w, h, x: (w * h + x, None), jnp.array(0.5)
       ... )
       >>> last = lambda trajectory: trajectory.carry.sum()

@@ -47,14 +47,23 @@ def __dir__() -> list[str]:
 
 
 class Series(NamedTuple):
-    """What is drawn by one call, told from what others drew on the same axes."""
+    """How one call draws, told from what others drew on the same axes.
 
-    colour: str  # of its lines, and of the largest value
-    pale: str  # of its smallest value
-    edge: str  # of hollow markers
-    marker: str | None  # of its lines where every value has one
-    name: str = ""  # the gid of its lines, by which later calls count it
-    is_first: bool = True  # on its axes
+    Attributes:
+      colour: The colour of its lines, and of the largest value.
+      pale: The colour of its smallest value.
+      edge: The colour of the edge of hollow markers.
+      marker: The marker of its lines where every value has one.
+      name: The gid of its lines, by which later calls count it.
+      is_first: Whether nothing was drawn on these axes before.
+    """
+
+    colour: str
+    pale: str
+    edge: str
+    marker: str | None
+    name: str = ""
+    is_first: bool = True
 
 
 MEASURED: dict[str, Any] = {"linewidth": 2.4, "zorder": 2}

@@ -16,6 +16,7 @@ comparison of two things.
 | | `must_vanish`, `can_explode` |
 | `mean_field` | of a wide random network: `variance_map`, `fixed_point`, `chi`, |
 | | `depth_scales`, `critical_gain`, `leading_exponent` |
+| `wide_networks` | all their Lyapunov exponents: `lyapunov_density` |
 | `random_matrices` | `circular_law`, `newman_exponents`, `newman_standard_errors`, |
 | | `gaussian_product_edge`, `gaussian_product_moments`, `random_walk_gain`, |
 | | `random_walk_variance` |
@@ -69,6 +70,7 @@ from vgjax.theory.random_matrices import (
     random_walk_gain,
     random_walk_variance,
 )
+from vgjax.theory.wide_networks import lyapunov_density
 
 __all__ = [
     "DepthScales",
@@ -88,6 +90,7 @@ __all__ = [
     "henrici_departure",
     "kreiss_constant",
     "leading_exponent",
+    "lyapunov_density",
     "mode_amplitudes",
     "must_vanish",
     "newman_exponents",
