@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vgjax import lyapunov
+from vgjax import lyapunov, spectra
 
 rng = np.random.default_rng(1)
 # Two a device at least: XLA multiplies a batch of one by other instructions.
@@ -26,7 +26,7 @@ def step(h, A):
 
 
 def {name}(A):
-    return lyapunov.{name}(step, jnp.ones(N, A.dtype), A, **{options})
+    return {home}.{name}(step, jnp.ones(N, A.dtype), A, **{options})
 
 
 expected = jax.jit(jax.vmap({name}))(batch)
@@ -65,6 +65,7 @@ def test_shards_of_a_batch_give_what_the_batch_gives_to_the_last_bit(name, dtype
         wide=dtype(0).dtype == "float64",
         dtype=dtype(0).dtype.name,
         name=name,
+        home="spectra" if name == "leading_spectrum" else "lyapunov",
         N=12 if name == "leading_spectrum" else 4,
         options=CASES[name],
         inexact=INEXACT.get(name, ()),

@@ -66,7 +66,9 @@ from vgjax.theory.powers import (
 from vgjax.theory.random_matrices import (
     circular_law,
     gaussian_product_edge,
+    gaussian_product_moments,
     newman_exponents,
+    newman_standard_errors,
     random_walk_gain,
     random_walk_variance,
 )
@@ -86,6 +88,7 @@ __all__ = [
     "fisher_memory",
     "fixed_point",
     "gaussian_product_edge",
+    "gaussian_product_moments",
     "gelfand_rates",
     "henrici_departure",
     "kreiss_constant",
@@ -94,6 +97,7 @@ __all__ = [
     "mode_amplitudes",
     "must_vanish",
     "newman_exponents",
+    "newman_standard_errors",
     "numerical_radius",
     "pascanu_bound",
     "power_method_angles",

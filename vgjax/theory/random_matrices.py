@@ -22,7 +22,9 @@ from vgjax import _checks
 __all__ = [
     "circular_law",
     "gaussian_product_edge",
+    "gaussian_product_moments",
     "newman_exponents",
+    "newman_standard_errors",
     "random_walk_gain",
     "random_walk_variance",
 ]
