@@ -8,12 +8,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-# Importing the lab switches 64-bit mode on, for good.
-pytestmark = pytest.mark.float64
+# Importing the lab switches 64-bit mode on, for good: not in a session in float32.
+if not jax.config.jax_enable_x64:
+    pytest.skip("the lab computes in float64", allow_module_level=True)
 
 for needed in ("tyro", "rich"):
     pytest.importorskip(needed, reason="needs the extra `experiments`")
