@@ -19,9 +19,7 @@ import numpy as np
 from jax import Array
 
 from vgjax._linalg import any_in_batch, roundoff, row_sorted_qr, varying_like
-from vgjax._tolerances import (
-    LEAK_DECIDES,
-)
+from vgjax._tolerances import LEAK_DECIDES
 
 # Numbers of a basis that is kept for the next call.
 _LARGEST_KEPT = 2**18

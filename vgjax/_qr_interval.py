@@ -13,14 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._frames import (
-    Block,
-    Chain,
-    Stretch,
-    length_of,
-    steps_with_lu,
-    steps_with_qr,
-)
+from vgjax._frames import Block, Chain, Stretch, length_of, steps_with_lu, steps_with_qr
 from vgjax._linalg import any_in_batch, varying_like
 
 

@@ -55,7 +55,10 @@ def test_an_empty_map_is_said_to_be_nothing(value, why):
 
 
 def test_one_step_is_a_map():
-    plots.flow(np.zeros((1, 1))).figure.canvas.draw()
+    ax = plots.flow(np.zeros((1, 1)))
+    ax.figure.canvas.draw()
+    np.testing.assert_array_equal(ax.images[0].get_array(), [[0]])
+    assert texts(ax) == []
 
 
 def test_other_kinds_and_shapes_are_refused():

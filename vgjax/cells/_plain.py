@@ -6,13 +6,7 @@ import jax
 from jax import Array
 
 from vgjax import _checks, activations
-from vgjax.cells._cell import (
-    Affine,
-    Cell,
-    input_matrix,
-    passes_on,
-    recurrent_matrix,
-)
+from vgjax.cells._cell import Affine, Cell, input_matrix, passes_on, recurrent_matrix
 from vgjax.cells._registry import zoo
 
 __all__ = ["Recurrent"]

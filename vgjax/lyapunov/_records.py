@@ -3,11 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._tolerances import (
-    FEWEST_RECORDS,
-    LONGEST_RECORD,
-    MOST_BATCHES,
-)
+from vgjax._tolerances import FEWEST_RECORDS, LONGEST_RECORD, MOST_BATCHES
 
 
 def records(T: int, burn_in: int, c: int, mask: Array | None) -> tuple[Array, Array]:

@@ -26,9 +26,7 @@ from vgjax._frames import (
 from vgjax._linalg import descending, exponent, scaled, varying_like
 from vgjax._qr_interval import adaptive_steps
 from vgjax._system import System, system
-from vgjax._tolerances import (
-    EXPONENT_TOL,
-)
+from vgjax._tolerances import EXPONENT_TOL
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.lyapunov._records import error_by_batch_means, record_length, records
 

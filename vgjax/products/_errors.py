@@ -3,15 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import (
-    is_before,
-    power_of_two,
-)
-from vgjax._tolerances import (
-    ERROR_SAFETY,
-    SHARED_ERROR_BITS,
-    UNDECIDED_FROM,
-)
+from vgjax._linalg import is_before, power_of_two
+from vgjax._tolerances import ERROR_SAFETY, SHARED_ERROR_BITS, UNDECIDED_FROM
 from vgjax.products._elimination import ABSENT
 from vgjax.products._leaks import Leaks
 

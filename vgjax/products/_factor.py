@@ -26,12 +26,7 @@ from vgjax._linalg import (
     unpacked,
     varying_like,
 )
-from vgjax._tolerances import (
-    CARE_BITS,
-    DISORDER_BITS,
-    UNEVEN_COLUMNS,
-    WEAK_PIVOT,
-)
+from vgjax._tolerances import CARE_BITS, DISORDER_BITS, UNEVEN_COLUMNS, WEAK_PIVOT
 from vgjax.products._elimination import ABSENT, eliminated, sizes_of_products
 from vgjax.products._leaks import no_leaks
 from vgjax.products._roundings import (

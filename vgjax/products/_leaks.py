@@ -28,18 +28,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import (
-    any_in_batch,
-    matmul,
-    regular,
-    scaled,
-    varying_like,
-)
-from vgjax._tolerances import (
-    HIDDEN_BY_CHANCE,
-    MIXING_BITS,
-    TYPICAL_ROUNDING,
-)
+from vgjax._linalg import any_in_batch, matmul, regular, scaled, varying_like
+from vgjax._tolerances import HIDDEN_BY_CHANCE, MIXING_BITS, TYPICAL_ROUNDING
 from vgjax.products._elimination import ABSENT
 from vgjax.products._roundings import Transport
 from vgjax.products._sizes import (

@@ -8,16 +8,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import (
-    exponent,
-    matmul,
-    regular,
-    roundoff,
-    scaled,
-)
-from vgjax._tolerances import (
-    TYPICAL_ROUNDING,
-)
+from vgjax._linalg import exponent, matmul, regular, roundoff, scaled
+from vgjax._tolerances import TYPICAL_ROUNDING
 from vgjax.products._elimination import ABSENT, Elimination, sizes_of_products
 from vgjax.products._sizes import (
     inverse_of_lower,

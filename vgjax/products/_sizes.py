@@ -8,10 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vgjax._linalg import (
-    matmul,
-    power_of_two,
-)
+from vgjax._linalg import matmul, power_of_two
 
 # Larger triangles are inverted by halves: LAPACK solves for one column at a time. For
 # N = 64 this takes 18 us, with halves of 32 29.

@@ -4,9 +4,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from vgjax import _checks
-from vgjax._tolerances import (
-    DIFFERENCE_RADIUS,
-)
+from vgjax._tolerances import DIFFERENCE_RADIUS
 from vgjax.products._host import (
     Progress,
     arithmetic,

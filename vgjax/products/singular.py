@@ -19,9 +19,7 @@ from vgjax._linalg import (
     scaled,
     varying_like,
 )
-from vgjax._tolerances import (
-    DECOUPLING_SWEEPS,
-)
+from vgjax._tolerances import DECOUPLING_SWEEPS
 from vgjax.products._leaks import Leaks, in_frame, of_right
 from vgjax.products.graded import (
     GradedProduct,

@@ -13,10 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vgjax._linalg import any_in_batch, matmul, varying_like
-from vgjax._tolerances import (
-    STAGNATION,
-    VALUE_ULPS,
-)
+from vgjax._tolerances import STAGNATION, VALUE_ULPS
 from vgjax.products import LogSVD
 from vgjax.spectra import _krylov
 from vgjax.spectra._krylov import Krylov

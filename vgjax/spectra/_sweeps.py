@@ -20,9 +20,7 @@ from vgjax._layout import Point
 from vgjax._linalg import any_in_batch, matmul, varying_like
 from vgjax._qr_interval import adaptive_steps
 from vgjax._system import System
-from vgjax._tolerances import (
-    SWEEP_ROUNDOFF,
-)
+from vgjax._tolerances import SWEEP_ROUNDOFF
 from vgjax.products import GradedProduct, LogSVD, identity, log_singular_values, push
 from vgjax.products.singular import vectors_of
 

@@ -14,11 +14,7 @@ from vgjax import _checks
 from vgjax._frames import random_basis
 from vgjax._linalg import varying_like, without_derivative_if
 from vgjax._system import System, system
-from vgjax._tolerances import (
-    LEADING_TOL,
-    OVERSAMPLING,
-    VALUE_ULPS,
-)
+from vgjax._tolerances import LEADING_TOL, OVERSAMPLING, VALUE_ULPS
 from vgjax._typing import Carry, Inputs, Step
 from vgjax.products import identity, log_svd
 from vgjax.products._errors import errors as errors_of

@@ -13,12 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy  # its parts load when they are first touched
 
-from vgjax._tolerances import (
-    DEFECTIVE_CONDITION,
-    MAXIMUM_TOL,
-    ON_CIRCLE,
-    UNIT_MODULUS,
-)
+from vgjax._tolerances import DEFECTIVE_CONDITION, MAXIMUM_TOL, ON_CIRCLE, UNIT_MODULUS
 
 
 def maximum_over_angles(

@@ -20,10 +20,7 @@ import numpy as np
 import scipy  # its parts load when they are first touched
 
 from vgjax import _checks
-from vgjax._tolerances import (
-    LINEAR_VARIANCE,
-    SIGN_DEVIATION,
-)
+from vgjax._tolerances import LINEAR_VARIANCE, SIGN_DEVIATION
 from vgjax.theory._overlaps import Number, Overlaps, overlaps
 
 __all__ = [

@@ -19,11 +19,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vgjax import _checks
-from vgjax._tolerances import (
-    DEFECTIVE_CONDITION,
-    MAXIMUM_TOL,
-    POWER_ROUNDING,
-)
+from vgjax._tolerances import DEFECTIVE_CONDITION, MAXIMUM_TOL, POWER_ROUNDING
 from vgjax.theory._circles import (
     angles_at,
     highest_peak,
