@@ -3,7 +3,6 @@
 Their equations are held to NumPy in test_zoo_equations.py.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy_cells
@@ -11,23 +10,9 @@ import pytest
 import scipy.special
 from flax import nnx
 from numpy_cells import assert_normal, assert_uniform, set_to
+from support.zoo import build, drawn, key
 
 import vgjax
-from vgjax import cells
-
-
-def key(seed):
-    return jax.random.key(seed)
-
-
-def build(name, inputs, features, seed=1, **options):
-    return cells.build(name, inputs, features, key=key(seed), **options)
-
-
-def drawn(name, read, features=400, **options):
-    """Numbers that `read` finds in one wide cell."""
-    return np.asarray(read(build(name, 2, features, **options)), np.float64)
-
 
 # One matrix.
 
